@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* The one interface between a machine and what runs its CPUs: bt/ (translation) and hw-assist/ (KVM). */
+#ifndef RINGFOLD_CPU_ENGINE_H
+#define RINGFOLD_CPU_ENGINE_H
+
+#include "cpu/cpu.h"
+#include "cpu/cpuid.h"
+
+#include <stdio.h>
+
+enum engine_exit {
+    ENGINE_EXIT_KICK,     /* CPU_EVENT_KICK was seen (and cleared) */
+    ENGINE_EXIT_HALT,     /* HLT with nothing pending */
+    ENGINE_EXIT_SHUTDOWN, /* triple fault; the state shows where */
+    ENGINE_EXIT_RESET,    /* CPU_EVENT_RESET was seen (and cleared) */
+    ENGINE_EXIT_ERROR     /* the host side failed; reason in engine_error */
+};
+
+struct engine_options {
+    bool verify_code;      /* check every emitted block against the safe grammar */
+    bool perf_map;         /* write /tmp/perf-PID.map */
+    bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
+    size_t cache_size;     /* bytes of code cache, 0: default */
+};
+
+struct engine {
+    const char *name; /* "bt", "kvm" */
+    /* Makes a vCPU. The struct cpu is allocated by the engine (bt wants it beside its code cache). NULL with a reason in
+     * err on failure. */
+    struct cpu *(*vcpu_create)(const struct engine_options *options, struct memory *mem, const struct cpu_model *model,
+                               const struct cpu_board *board, unsigned index, char *err, size_t err_len);
+    void (*vcpu_destroy)(struct cpu *cpu);
+    /* Runs the vCPU in the calling thread (always the same one). The full state is in *cpu when it returns. */
+    enum engine_exit (*run)(struct cpu *cpu);
+    /* The state in *cpu was replaced from outside (reset, snapshot, direct kernel boot): forget what was derived. */
+    void (*state_replaced)(struct cpu *cpu);
+    /* Counters as a JSON object text of name: number pairs, appended to out without braces. May be NULL. */
+    void (*stats)(const struct cpu *cpu, FILE *out);
+};
+
+extern const struct engine engine_bt;
+extern const struct engine engine_kvm;
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* One vCPU's memory management unit: guest page walks and the flat shadow tables.
+ *
+ * A shadow table holds, for each guest-virtual page, the host delta (hva - gva of the page), or 0 for "not here". It is
+ * reserved, not allocated: the host's demand-zero paging makes it sparse. Index: gva >> 12, for 32-bit address spaces
+ * unsigned, for 48-bit ones signed (the pointer points to the middle).
+ *
+ * Tables are kept per access (read, write, execute) and per view (user, supervisor, supervisor that may not touch user
+ * pages: SMAP). "Write not here" is how every trap is taken: dirty tracking, code pages, ROM, MMIO, traced pages.
+ *
+ * Threads: everything here belongs to the vCPU's thread, but mmu_request_flush. Built without vector registers, since
+ * translated code calls it with the guest's vector state live in the host's registers. */
+#ifndef RINGFOLD_SHADOWMMU_MMU_H
+#define RINGFOLD_SHADOWMMU_MMU_H
+
+#include "shadowmmu/memory.h"
+
+enum mmu_access {
+    MMU_READ = 0,
+    MMU_WRITE = 1,
+    MMU_EXEC = 2,
+    MMU_ACCESS_MASK = 3,
+    MMU_SUPERVISOR = 4,  /* the access is made with supervisor rights (CPL < 3, or implicit: descriptor tables) */
+    MMU_SMAP_EXEMPT = 8, /* explicit supervisor access with EFLAGS.AC set; never for implicit ones */
+    MMU_PROBE = 16       /* do not set A/D bits, do not report: a debugger's look */
+};
+
+/* #PF error code bits, SDM vol. 3, 4.7 */
+enum mmu_pf { MMU_PF_P = 1, MMU_PF_W = 2, MMU_PF_U = 4, MMU_PF_RSVD = 8, MMU_PF_I = 16 };
+
+struct mmu_fault {
+    uint64_t gva;   /* CR2 */
+    uint32_t error; /* enum mmu_pf */
+};
+
+/* A table set: which rights its entries were filled with. */
+enum mmu_view { MMU_VIEW_USER, MMU_VIEW_SUPERVISOR, MMU_VIEW_SMAP, MMU_VIEW_COUNT };
+
+struct mmu_table_set {
+    uint64_t *read;  /* host delta, 0: not here */
+    uint64_t *write;
+};
+
+struct mmu_fill;
+
+struct mmu {
+    /* hot: read by translated code */
+    struct mmu_table_set view[MMU_VIEW_COUNT];
+
+    /* the guest's paging state, set by mmu_set_paging and mmu_set_cr3 */
+    uint64_t cr0, cr3, cr4, efer;
+    uint64_t pdpte[4]; /* PAE: loaded by mmu_set_cr3 */
+    uint64_t a20_mask; /* ~0, or ~(1 << 20) while A20 is off */
+    unsigned phys_bits;
+    bool wide; /* tables cover 48-bit spaces; else 32-bit */
+    struct memory *mem;
+
+    /* where the filled entries are, for flushes */
+    struct mmu_fill *fills;
+    uint32_t fill_count, fill_max;
+    uint32_t *fill_hash; /* by gfn: first fill record, for dropping a page's entries */
+    /* a flush by the engine: code map and block chains derived from the address space must go */
+    void (*flushed)(void *opaque, bool all, uint64_t gva);
+    void *opaque;
+
+    struct {
+        uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops;
+    } stats;
+};
+
+/* wide: the guest may enter long mode. Returns 0 or -errno. */
+int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits);
+void mmu_destroy(struct mmu *mmu);
+
+/* Control-register changes. Flush what SDM vol. 3, 4.10.4 asks for. mmu_set_cr3 returns false when a PAE PDPTE has
+ * reserved bits set (#GP(0) for the guest; nothing changed). no_flush: CR3 bit 63 with CR4.PCIDE. */
+void mmu_set_paging(struct mmu *mmu, uint64_t cr0, uint64_t cr4, uint64_t efer);
+bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3);
+bool mmu_load_pdptes(struct mmu *mmu, uint64_t cr3);
+void mmu_set_a20(struct mmu *mmu, bool enabled);
+void mmu_invlpg(struct mmu *mmu, uint64_t gva);
+void mmu_flush(struct mmu *mmu, bool global_too);
+/* Drops every entry that maps guest frame gfn (writes_only: just the write entries). */
+void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only);
+
+/* Walks the guest's tables for one access: sets A/D bits, checks rights, gives the guest-physical address.
+ * Returns 0, or -1 with *fault filled. access: enum mmu_access bits. */
+int mmu_translate(struct mmu *mmu, uint64_t gva, unsigned access, gpa_t *out, struct mmu_fault *fault);
+
+/* What an access by translated code found behind a table entry that is not there. */
+enum mmu_result {
+    MMU_OK,    /* *hva is valid for this access (the entry may or may not have been filled) */
+    MMU_FAULT, /* *fault is filled */
+    MMU_DEVICE /* *addr is a guest-physical address of the memory bus */
+};
+/* One access inside one page. Fills the table entry when the page's state allows direct access. A write to a page with
+ * MEMORY_PAGE_CODE gives MMU_OK without a fill; the caller must report the write to the translator. */
+enum mmu_result mmu_access(struct mmu *mmu, uint64_t gva, unsigned access, uint8_t **hva, gpa_t *addr,
+                           struct mmu_fault *fault);
+
+/* The view an access with these rights uses. */
+static inline enum mmu_view mmu_view(const struct mmu *mmu, unsigned access)
+{
+    if (!(access & MMU_SUPERVISOR))
+        return MMU_VIEW_USER;
+    return (mmu->cr4 & (1u << 21)) && !(access & MMU_SMAP_EXEMPT) ? MMU_VIEW_SMAP : MMU_VIEW_SUPERVISOR;
+}
+
+#endif
