@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define CLOCK_NEVER UINT64_MAX
+#define CLOCK_MANUAL_START 1704067200ull /* the wall clock of a manual clock starts at 2024-01-01 00:00:00 UTC */
 #define NS_PER_SEC 1000000000ull
 #define NS_PER_MS 1000000ull
 #define NS_PER_US 1000ull
