@@ -15,6 +15,7 @@
 
 #include "shadowmmu/gpa.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+#include "shadowmmu/memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void *reserve(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len)
+{
+    memset(m, 0, sizeof *m);
+    m->ram_fd = -1;
+    m->ram_size = ram_size;
+    m->low_size = ram_size < MEMORY_LOW_RAM_LIMIT ? ram_size : MEMORY_LOW_RAM_LIMIT;
+    m->page_count = (MEMORY_4G + (ram_size - m->low_size)) >> PAGE_SHIFT;
+    m->pages = reserve(m->page_count * sizeof *m->pages);
+    m->flags = reserve(m->page_count);
+    if (!m->pages || !m->flags) {
+        snprintf(err, err_len, "guest memory: cannot reserve the page map: %s", strerror(errno));
+        goto fail;
+    }
+    m->ram_fd = memfd_create("ringfold-ram", MFD_CLOEXEC);
+    if (m->ram_fd < 0 || ftruncate(m->ram_fd, (off_t)ram_size) < 0) {
+        snprintf(err, err_len, "guest memory: %llu MiB: %s", (unsigned long long)(ram_size >> 20), strerror(errno));
+        goto fail;
+    }
+    m->ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->ram_fd, 0);
+    if (m->ram == MAP_FAILED) {
+        m->ram = NULL;
+        snprintf(err, err_len, "guest memory: cannot map %llu MiB: %s", (unsigned long long)(ram_size >> 20),
+                 strerror(errno));
+        goto fail;
+    }
+    memory_map(m, gpa(0), m->low_size, m->ram, m->ram);
+    if (ram_size > m->low_size)
+        memory_map(m, gpa(MEMORY_4G), ram_size - m->low_size, m->ram + m->low_size, m->ram + m->low_size);
+    return 0;
+fail:;
+    int e = errno ? errno : ENOMEM;
+    memory_destroy(m);
+    return -e;
+}
+
+void memory_destroy(struct memory *m)
+{
+    if (m->ram)
+        munmap(m->ram, m->ram_size);
+    if (m->pages)
+        munmap(m->pages, m->page_count * sizeof *m->pages);
+    if (m->flags)
+        munmap((void *)m->flags, m->page_count);
+    if (m->ram_fd >= 0)
+        close(m->ram_fd);
+    memset(m, 0, sizeof *m);
+    m->ram_fd = -1;
+}
+
+gpa_t memory_ram_gpa(const struct memory *m, uint64_t off)
+{
+    return gpa(off < m->low_size ? off : MEMORY_4G + (off - m->low_size));
+}
+
+uint8_t *memory_ram_hva(const struct memory *m, gpa_t addr)
+{
+    if (addr.v < m->low_size)
+        return m->ram + addr.v;
+    if (addr.v >= MEMORY_4G && addr.v - MEMORY_4G < m->ram_size - m->low_size)
+        return m->ram + m->low_size + (addr.v - MEMORY_4G);
+    return NULL;
+}
+
+int memory_map(struct memory *m, gpa_t base, uint64_t size, uint8_t *read, uint8_t *write)
+{
+    uint64_t gfn = gpa_gfn(base), count = size >> PAGE_SHIFT;
+    if ((base.v | size) & PAGE_MASK)
+        return -EINVAL;
+    if (gfn > m->page_count || count > m->page_count - gfn)
+        return -ERANGE;
+    bool changed = false;
+    for (uint64_t i = 0; i < count; i++) {
+        struct memory_page page = {read ? read + (i << PAGE_SHIFT) : NULL, write ? write + (i << PAGE_SHIFT) : NULL};
+        struct memory_page *p = &m->pages[gfn + i];
+        if (p->read != page.read || p->write != page.write) {
+            *p = page;
+            changed = true;
+        }
+    }
+    if (changed)
+        for (struct memory_listener *l = m->listeners; l; l = l->next)
+            if (l->map_changed)
+                l->map_changed(l->opaque, gfn, count);
+    return 0;
+}
+
+int memory_unmap(struct memory *m, gpa_t base, uint64_t size)
+{
+    return memory_map(m, base, size, NULL, NULL);
+}
+
+/* Bytes of [addr, addr+len) that lie in addr's page; 0 at the end of the address space. */
+static uint64_t page_part(gpa_t addr, uint64_t len)
+{
+    uint64_t room = PAGE_SIZE - (addr.v & PAGE_MASK);
+    return len < room ? len : room;
+}
+
+uint64_t memory_read(struct memory *m, gpa_t addr, void *buf, uint64_t len)
+{
+    uint8_t *out = buf;
+    uint64_t met = 0;
+    while (len) {
+        uint64_t n = page_part(addr, len);
+        uint8_t *hva = memory_page(m, gpa_gfn(addr)).read;
+        if (hva) {
+            memcpy(out, hva + (addr.v & PAGE_MASK), n);
+            met += n;
+        } else {
+            memset(out, 0xff, n);
+        }
+        out += n;
+        len -= n;
+        if (addr.v + n < addr.v) {
+            memset(out, 0xff, len);
+            break;
+        }
+        addr = gpa_add(addr, n);
+    }
+    return met;
+}
+
+uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t len)
+{
+    const uint8_t *in = buf;
+    uint64_t met = 0;
+    while (len) {
+        uint64_t n = page_part(addr, len), gfn = gpa_gfn(addr);
+        uint8_t *hva = memory_page(m, gfn).write;
+        if (hva) {
+            memcpy(hva + (addr.v & PAGE_MASK), in, n);
+            met += n;
+            uint8_t flags = atomic_fetch_or_explicit(&m->flags[gfn], MEMORY_PAGE_DIRTY, memory_order_acq_rel);
+            if (flags & (MEMORY_PAGE_CODE | MEMORY_PAGE_TRACED))
+                for (struct memory_listener *l = m->listeners; l; l = l->next)
+                    if (l->code_written)
+                        l->code_written(l->opaque, addr, n);
+        }
+        in += n;
+        len -= n;
+        if (addr.v + n < addr.v)
+            break;
+        addr = gpa_add(addr, n);
+    }
+    return met;
+}
+
+void memory_log_start(struct memory *m, gpa_t base, uint64_t size)
+{
+    uint64_t gfn = gpa_gfn(base), count = size >> PAGE_SHIFT;
+    for (uint64_t i = gfn; i < gfn + count && i < m->page_count; i++)
+        atomic_fetch_or(&m->flags[i], MEMORY_PAGE_LOG | MEMORY_PAGE_DIRTY);
+    for (struct memory_listener *l = m->listeners; l; l = l->next)
+        if (l->log_started)
+            l->log_started(l->opaque, gfn, count);
+}
+
+bool memory_log_test_clear(struct memory *m, uint64_t gfn)
+{
+    if (gfn >= m->page_count || !(m->flags[gfn] & MEMORY_PAGE_DIRTY))
+        return false;
+    atomic_fetch_and(&m->flags[gfn], (uint8_t)~MEMORY_PAGE_DIRTY);
+    for (struct memory_listener *l = m->listeners; l; l = l->next)
+        if (l->log_started)
+            l->log_started(l->opaque, gfn, 1);
+    return true;
+}
+
+void memory_add_listener(struct memory *m, struct memory_listener *l)
+{
+    l->next = m->listeners;
+    m->listeners = l;
+}
+
+void memory_remove_listener(struct memory *m, struct memory_listener *l)
+{
+    for (struct memory_listener **p = &m->listeners; *p; p = &(*p)->next)
+        if (*p == l) {
+            *p = l->next;
+            return;
+        }
+}

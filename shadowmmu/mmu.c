@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/* The shadow fill: one miss from end to end.
+ *
+ * Translated code loads table[gva >> 12], finds 0 and calls out; the translator's slow path calls mmu_access. That walks
+ * the guest's tables (walk.c), which either gives a guest #PF or a guest-physical address. The pmap tells which host page
+ * stands behind it for reads and for writes. When the page's state allows direct access, the delta (host page - guest
+ * page) goes into the table of the view whose rights the access had, and a fill record remembers the entry, chained by
+ * gfn, so that a flush touches only what was filled. Write entries are given only for pages whose writes nobody wants to
+ * see: not for pages with translated code, traced pages, ROM, or pages whose D bit the guest has not yet had set. */
+#include "shadowmmu/mmu.h"
+
+#include "shadowmmu/walk.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CR0_PG_BIT (1u << 31)
+#define CR0_WP_BIT (1u << 16)
+#define CR0_PE_BIT 1u
+#define CR4_FLUSH_BITS ((1u << 4) | (1u << 5) | (1u << 7) | (1u << 20) | (1u << 21) | (1u << 17))
+#define EFER_FLUSH_BITS ((1u << 10) | (1u << 11))
+
+enum { FILL_MAX = 1 << 18, FILL_HASH = 1 << 14 };
+
+struct mmu_fill {
+    int64_t page; /* table index */
+    uint64_t gfn;
+    uint32_t next; /* in the gfn's chain, 0: end */
+    uint8_t view;
+    bool global;
+};
+
+static const uint64_t TABLE_32 = 8ull << 20;
+static const uint64_t TABLE_48 = 512ull << 30;
+
+static uint64_t *table_reserve(bool wide)
+{
+    uint64_t size = wide ? TABLE_48 : TABLE_32;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    return wide ? (uint64_t *)((uint8_t *)p + size / 2) : p;
+}
+
+static void table_release(uint64_t *t, bool wide)
+{
+    if (t)
+        munmap(wide ? (uint8_t *)t - TABLE_48 / 2 : (uint8_t *)t, wide ? TABLE_48 : TABLE_32);
+}
+
+static void *reserve(uint64_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)
+{
+    *mmu = (struct mmu){.mem = mem, .wide = wide, .phys_bits = phys_bits, .a20_mask = ~0ull, .fill_max = FILL_MAX};
+    bool ok = true;
+    for (int v = 0; v < MMU_VIEW_COUNT; v++) {
+        mmu->view[v].read = table_reserve(wide);
+        mmu->view[v].write = table_reserve(wide);
+        ok = ok && mmu->view[v].read && mmu->view[v].write;
+    }
+    mmu->fills = reserve(FILL_MAX * sizeof *mmu->fills);
+    mmu->fill_hash = reserve(FILL_HASH * sizeof *mmu->fill_hash);
+    mmu->fill_count = 1; /* record 0 is "none" */
+    if (!ok || !mmu->fills || !mmu->fill_hash) {
+        mmu_destroy(mmu);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void mmu_destroy(struct mmu *mmu)
+{
+    for (int v = 0; v < MMU_VIEW_COUNT; v++) {
+        table_release(mmu->view[v].read, mmu->wide);
+        table_release(mmu->view[v].write, mmu->wide);
+        mmu->view[v] = (struct mmu_table_set){0};
+    }
+    if (mmu->fills)
+        munmap(mmu->fills, FILL_MAX * sizeof *mmu->fills);
+    if (mmu->fill_hash)
+        munmap(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
+    mmu->fills = NULL;
+    mmu->fill_hash = NULL;
+}
+
+static int64_t table_index(const struct mmu *mmu, uint64_t gva)
+{
+    return mmu->wide ? (int64_t)gva >> PAGE_SHIFT : (int64_t)((uint32_t)gva >> PAGE_SHIFT);
+}
+
+static uint32_t gfn_hash(uint64_t gfn)
+{
+    return (uint32_t)(gfn * 0x9e3779b97f4a7c15ull >> 50) & (FILL_HASH - 1);
+}
+
+static void fill_link(struct mmu *mmu, uint32_t n)
+{
+    uint32_t *head = &mmu->fill_hash[gfn_hash(mmu->fills[n].gfn)];
+    mmu->fills[n].next = *head;
+    *head = n;
+}
+
+static void notify(struct mmu *mmu, bool all, uint64_t gva)
+{
+    if (mmu->flushed)
+        mmu->flushed(mmu->opaque, all, gva);
+}
+
+void mmu_flush(struct mmu *mmu, bool global_too)
+{
+    uint32_t kept = 1;
+    if (global_too)
+        mmu->stats.flush_all++;
+    else
+        mmu->stats.flush_cr3++;
+    for (uint32_t i = 1; i < mmu->fill_count; i++) {
+        struct mmu_fill *f = &mmu->fills[i];
+        mmu->fill_hash[gfn_hash(f->gfn)] = 0;
+        if (f->global && !global_too) {
+            mmu->fills[kept++] = *f;
+        } else {
+            mmu->view[f->view].read[f->page] = 0;
+            mmu->view[f->view].write[f->page] = 0;
+        }
+    }
+    mmu->fill_count = kept;
+    for (uint32_t i = 1; i < kept; i++)
+        mmu->fill_hash[gfn_hash(mmu->fills[i].gfn)] = 0;
+    for (uint32_t i = 1; i < kept; i++)
+        fill_link(mmu, i);
+    notify(mmu, true, 0);
+}
+
+void mmu_invlpg(struct mmu *mmu, uint64_t gva)
+{
+    int64_t page = table_index(mmu, gva);
+    mmu->stats.invlpg++;
+    for (int v = 0; v < MMU_VIEW_COUNT; v++) {
+        mmu->view[v].read[page] = 0;
+        mmu->view[v].write[page] = 0;
+    }
+    notify(mmu, false, gva);
+}
+
+void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
+{
+    mmu->stats.gfn_drops++;
+    for (uint32_t i = mmu->fill_hash[gfn_hash(gfn)]; i; i = mmu->fills[i].next) {
+        const struct mmu_fill *f = &mmu->fills[i];
+        if (f->gfn != gfn)
+            continue;
+        mmu->view[f->view].write[f->page] = 0;
+        if (!writes_only)
+            mmu->view[f->view].read[f->page] = 0;
+    }
+}
+
+void mmu_set_paging(struct mmu *mmu, uint64_t cr0, uint64_t cr4, uint64_t efer)
+{
+    uint64_t d0 = cr0 ^ mmu->cr0, d4 = cr4 ^ mmu->cr4, de = efer ^ mmu->efer;
+    mmu->cr0 = cr0;
+    mmu->cr4 = cr4;
+    mmu->efer = efer;
+    if ((d0 & (CR0_PG_BIT | CR0_WP_BIT | CR0_PE_BIT)) || (d4 & CR4_FLUSH_BITS) || (de & EFER_FLUSH_BITS))
+        mmu_flush(mmu, true);
+}
+
+bool mmu_load_pdptes(struct mmu *mmu, uint64_t cr3)
+{
+    uint64_t reserved = 0x1e6ull | ~((1ull << mmu->phys_bits) - 1);
+    uint64_t pdpte[4];
+    for (int i = 0; i < 4; i++) {
+        uint64_t at = ((cr3 & 0xffffffe0u) + (uint64_t)i * 8) & mmu->a20_mask;
+        uint8_t *page = memory_page(mmu->mem, at >> PAGE_SHIFT).read;
+        pdpte[i] = page ? __atomic_load_n((uint64_t *)(page + (at & PAGE_MASK)), __ATOMIC_RELAXED) : 0;
+        if ((pdpte[i] & 1) && (pdpte[i] & reserved))
+            return false;
+    }
+    for (int i = 0; i < 4; i++)
+        mmu->pdpte[i] = pdpte[i];
+    return true;
+}
+
+bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3)
+{
+    bool pae = (mmu->cr0 & CR0_PG_BIT) && (mmu->cr4 & (1u << 5)) && !(mmu->efer & (1u << 10));
+    if (pae && !mmu_load_pdptes(mmu, cr3))
+        return false;
+    bool keep = (mmu->cr4 & (1u << 17)) && (cr3 >> 63) && (cr3 << 1 >> 1) == mmu->cr3;
+    mmu->cr3 = cr3 & ~(1ull << 63);
+    if ((mmu->cr0 & CR0_PG_BIT) && !keep)
+        mmu_flush(mmu, false);
+    return true;
+}
+
+void mmu_set_a20(struct mmu *mmu, bool enabled)
+{
+    uint64_t mask = enabled ? ~0ull : ~(1ull << 20);
+    if (mask == mmu->a20_mask)
+        return;
+    mmu->a20_mask = mask;
+    mmu_flush(mmu, true);
+}
+
+/* May an access of this view write the page without the guest's knowing? (A clear D bit must be set first.) */
+static bool view_may_write(const struct mmu *mmu, const struct walk *w, enum mmu_view view)
+{
+    if (!w->dirty)
+        return false;
+    return w->write || (view != MMU_VIEW_USER && !(mmu->cr0 & CR0_WP_BIT));
+}
+
+static void fill(struct mmu *mmu, uint64_t gva, enum mmu_view view, const struct walk *w, struct memory_page page,
+                 bool writing)
+{
+    uint64_t gfn = gpa_gfn(w->addr);
+    int64_t index = table_index(mmu, gva);
+    uint64_t gva_page = gva & ~(uint64_t)PAGE_MASK;
+    uint64_t *read = &mmu->view[view].read[index], *write = &mmu->view[view].write[index];
+    uint8_t flags = mmu->mem->flags[gfn];
+    bool writable = page.read == page.write && !(flags & (MEMORY_PAGE_CODE | MEMORY_PAGE_TRACED)) &&
+                    view_may_write(mmu, w, view) && (writing || !(flags & MEMORY_PAGE_LOG) || (flags & MEMORY_PAGE_DIRTY));
+    if (!page.read)
+        return;
+    if (!*read && !*write) {
+        if (mmu->fill_count == mmu->fill_max)
+            mmu_flush(mmu, true);
+        mmu->fills[mmu->fill_count] =
+            (struct mmu_fill){.page = index, .gfn = gfn, .view = (uint8_t)view, .global = w->global};
+        fill_link(mmu, mmu->fill_count++);
+    }
+    mmu->stats.fills++;
+    *read = (uint64_t)(uintptr_t)page.read - gva_page;
+    if (writable)
+        *write = *read;
+}
+
+enum mmu_result mmu_access(struct mmu *mmu, uint64_t gva, unsigned access, uint8_t **hva, gpa_t *addr,
+                           struct mmu_fault *fault)
+{
+    struct walk w;
+    if (walk_guest(mmu, gva, access, &w, fault))
+        return MMU_FAULT;
+    bool writing = (access & MMU_ACCESS_MASK) == MMU_WRITE;
+    struct memory_page page = memory_page(mmu->mem, gpa_gfn(w.addr));
+    uint8_t *host = writing ? page.write : page.read;
+    *addr = w.addr;
+    if (!host)
+        return MMU_DEVICE;
+    if (writing && !(mmu->mem->flags[gpa_gfn(w.addr)] & MEMORY_PAGE_DIRTY))
+        atomic_fetch_or(&mmu->mem->flags[gpa_gfn(w.addr)], MEMORY_PAGE_DIRTY);
+    if ((access & (MMU_ACCESS_MASK | MMU_PROBE)) <= MMU_WRITE)
+        fill(mmu, gva, mmu_view(mmu, access), &w, page, writing);
+    *hva = host + (w.addr.v & PAGE_MASK);
+    return MMU_OK;
+}
