@@ -5,7 +5,9 @@ MODE ?= release
 BUILD ?= build$(if $(filter-out release,$(MODE)),-$(MODE))
 CC ?= gcc
 PREFIX ?= /usr/local
-PYTHON ?= python3
+DESTDIR ?=
+# Wide enough for every processor, unless -j was given.
+JOBS ?= $(shell nproc)
 
 WARN = -Wall -Wextra -Werror -Wno-unused-parameter -Wstrict-prototypes -Wmissing-prototypes
 CPPFLAGS_ALL = -I. -D_GNU_SOURCE $(CPPFLAGS)
@@ -56,9 +58,52 @@ $(BUILD)/%.h.ok: %.h
 unit: $(BUILD)/tests/unit
 	$(BUILD)/tests/unit
 
+include tests/guests/guests.mk
+
+# What a Debian 12 host needs: to build, to run guests, to test.
+DEPS_BUILD = gcc make libc6-dev libzydis-dev libcapstone-dev libpng-dev libcjson-dev zlib1g-dev
+DEPS_RUN = seabios cpio gzip
+DEPS_CHECK = libcunit1-dev binutils mtools
+deps:
+	@.ci/install-deps $(DEPS_BUILD) $(DEPS_RUN)
+deps-check: deps
+	@.ci/install-deps $(DEPS_CHECK)
+
+# A Linux guest on the terminal; without a terminal it runs a short script and powers off. ARGS go to ringfold.
+run: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold
+	@tests/real/boot-linux $(BUILD) $(ARGS)
+
+# Everything that is fast enough for every change. The last line is the sum over all suites.
+check: deps-check
+	@tests/check $(BUILD)
+# As check, and every guest, memory size and sanitizer there is; takes long.
+check-long: deps-check
+	@tests/check $(BUILD) --long
+
+bench: bench-smoke
+bench-smoke: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold $(BUILD)/guests/measure
+	@tests/real/bench-smoke $(BUILD)
+
+install: all
+	install -D -m 755 $(BUILD)/ringfold $(DESTDIR)$(PREFIX)/bin/ringfold
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/ringfold/README.md
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/ringfold/LICENSE
+
 clean:
 	rm -rf build build-*
 
+help:
+	@echo "make run [ARGS=...]   a Linux guest on the terminal (without one: a short script in the guest)"
+	@echo "make check            unit tests, bare-metal and real guests; the last line is the sum"
+	@echo "make check-long       as check, with every guest, memory size and sanitizer"
+	@echo "make bench            CRC-32 and quicksort, native and in the guest (bench-smoke)"
+	@echo "make install          to DESTDIR PREFIX ($(PREFIX))"
+	@echo "make all unit guests headers deps clean"
+	@echo "MODE=debug|asan|ubsan|tsan builds into build-MODE; CC=clang BUILD=build-clang for another compiler"
+
 -include $(LIB_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(BUILD)/frontend/main.d
 
-.PHONY: all unit headers clean
+.PHONY: all unit guests headers deps deps-check run check check-long bench bench-smoke install clean help
+.DELETE_ON_ERROR:

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+# Builds the bare-metal guests: every tests/guests/NAME.c becomes a multiboot ELF and every NAME.S a boot sector image.
+# They need gcc's -m32 but no 32-bit C library.
+
+# One compiler for the guests, whatever builds ringfold.
+GUEST_CC ?= gcc
+GUEST_CFLAGS = -m32 -march=i686 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -ffreestanding -nostdlib \
+	-nostdinc -isystem $(shell $(GUEST_CC) -print-file-name=include) -Itests/guests -fno-pic -fno-pie -no-pie -static \
+	-fno-stack-protector -fno-strict-aliasing -fno-omit-frame-pointer -mgeneral-regs-only -fcf-protection=none \
+	-fno-asynchronous-unwind-tables -MMD -MP
+GUEST_LIB = $(patsubst tests/guests/lib/%,$(BUILD)/guests/lib/%.o,$(wildcard tests/guests/lib/*.[cS]))
+GUEST_ELF = $(patsubst tests/guests/%.c,$(BUILD)/guests/%.elf,$(wildcard tests/guests/*.c))
+GUEST_IMAGE = $(patsubst tests/guests/%.S,$(BUILD)/guests/%.img,$(wildcard tests/guests/*.S))
+
+guests: $(GUEST_ELF) $(GUEST_IMAGE)
+
+$(BUILD)/guests/lib/%.c.o: tests/guests/lib/%.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/lib/%.S.o: tests/guests/lib/%.S
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/%.o: tests/guests/%.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(GUEST_LIB) tests/guests/lib/guest.ld
+	$(GUEST_CC) $(GUEST_CFLAGS) -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments \
+		-T tests/guests/lib/guest.ld -o $@ $(GUEST_LIB) $(@:.elf=.o)
+
+# A floppy: its first sector is the boot sector, the rest is up to the program.
+$(BUILD)/guests/%.img: tests/guests/%.S
+	@mkdir -p $(@D)
+	$(GUEST_CC) -m32 -nostdlib -Wl,-N -Wl,-Ttext=0x7c00 -Wl,--oformat=binary -Wl,--build-id=none -static -no-pie \
+		-Wl,-e,0x7c00 -o $@.part $<
+	truncate -s 1474560 $@.part
+	mv $@.part $@
+
+# The programs of bench-smoke: plain Linux i386 programs on raw system calls, the same file natively and in the guest.
+$(BUILD)/guests/measure: tests/real/measure.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(filter-out -mgeneral-regs-only,$(GUEST_CFLAGS)) -Wl,--build-id=none -o $@ $<
+
+-include $(GUEST_ELF:.elf=.d) $(GUEST_LIB:.o=.d) $(BUILD)/guests/measure.d
+
+.SECONDARY:
