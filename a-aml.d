@@ -1,0 +1,1 @@
+aml.o: devices/aml.h

@@ -1,0 +1,3 @@
+block.o: devices/block.h devices/loop.h devices/clock.h
+devices/loop.h:
+devices/clock.h:

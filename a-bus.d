@@ -1,0 +1,1 @@
+bus.o: devices/bus.h

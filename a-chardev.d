@@ -1,0 +1,1 @@
+chardev.o: devices/chardev.h

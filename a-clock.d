@@ -1,0 +1,1 @@
+clock.o: devices/clock.h

@@ -1,0 +1,1 @@
+cpuid.o: cpu/cpuid.h

@@ -1,0 +1,1 @@
+display.o: devices/display.h

@@ -1,0 +1,1 @@
+gpa.o: shadowmmu/gpa.h

@@ -1,0 +1,1 @@
+insn.o: decoder/insn.h

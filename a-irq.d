@@ -1,0 +1,1 @@
+irq.o: devices/irq.h

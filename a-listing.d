@@ -1,0 +1,2 @@
+listing.o: decoder/listing.h decoder/insn.h
+decoder/insn.h:

@@ -1,0 +1,1 @@
+log.o: devices/log.h

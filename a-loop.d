@@ -1,0 +1,2 @@
+loop.o: devices/loop.h devices/clock.h
+devices/clock.h:

@@ -1,0 +1,2 @@
+memory.o: shadowmmu/memory.h shadowmmu/gpa.h
+shadowmmu/gpa.h:

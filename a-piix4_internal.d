@@ -1,0 +1,10 @@
+piix4_internal.o: devices/piix4_internal.h devices/piix4.h \
+ devices/clock.h devices/pci.h devices/bus.h devices/irq.h \
+ shadowmmu/memory.h shadowmmu/gpa.h
+devices/piix4.h:
+devices/clock.h:
+devices/pci.h:
+devices/bus.h:
+devices/irq.h:
+shadowmmu/memory.h:
+shadowmmu/gpa.h:

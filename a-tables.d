@@ -1,0 +1,2 @@
+tables.o: decoder/tables.h decoder/insn.h
+decoder/insn.h:

@@ -1,0 +1,10 @@
+vga_internal.o: devices/vga_internal.h devices/vga.h devices/bus.h \
+ devices/clock.h devices/display.h devices/vga_regs.h shadowmmu/memory.h \
+ shadowmmu/gpa.h
+devices/vga.h:
+devices/bus.h:
+devices/clock.h:
+devices/display.h:
+devices/vga_regs.h:
+shadowmmu/memory.h:
+shadowmmu/gpa.h:

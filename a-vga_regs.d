@@ -1,0 +1,1 @@
+vga_regs.o: devices/vga_regs.h
