@@ -91,12 +91,8 @@ static void on_request_done(void *opaque, int error)
 
 void ata_submit(struct ata_drive *d, enum block_op op, uint64_t sector, uint32_t count)
 {
-    d->request = (struct block_request){.op = op,
-                                        .sector = sector,
-                                        .count = count,
-                                        .buf = d->data,
-                                        .done = on_request_done,
-                                        .opaque = d};
+    d->request = (struct block_request){
+        .op = op, .sector = sector, .count = count, .buf = d->data, .done = on_request_done, .opaque = d};
     block_submit(d->block, &d->request);
 }
 
@@ -109,8 +105,8 @@ static int64_t register_lba(const struct ata_drive *d)
         if (!(d->device & ATA_DEVICE_LBA))
             return -1;
         return (int64_t)((uint64_t)d->lba_high[1] << 40 | (uint64_t)d->lba_mid[1] << 32 |
-                         (uint64_t)d->lba_low[1] << 24 | (uint64_t)d->lba_high[0] << 16 |
-                         (uint64_t)d->lba_mid[0] << 8 | d->lba_low[0]);
+                         (uint64_t)d->lba_low[1] << 24 | (uint64_t)d->lba_high[0] << 16 | (uint64_t)d->lba_mid[0] << 8 |
+                         d->lba_low[0]);
     }
     if (d->device & ATA_DEVICE_LBA)
         return (d->device & 0xf) << 24 | d->lba_high[0] << 16 | d->lba_mid[0] << 8 | d->lba_low[0];
@@ -532,16 +528,16 @@ static bool transfer_command(struct ata_drive *d, uint8_t command)
         bool ext;
         enum { SINGLE, MULTIPLE, DMA } how;
     } table[] = {
-        {0x20, ATA_ACTIVITY_READ, false, SINGLE},    {0x21, ATA_ACTIVITY_READ, false, SINGLE},
-        {0x24, ATA_ACTIVITY_READ, true, SINGLE},     {0x25, ATA_ACTIVITY_READ, true, DMA},
-        {0x29, ATA_ACTIVITY_READ, true, MULTIPLE},   {0x30, ATA_ACTIVITY_WRITE, false, SINGLE},
-        {0x31, ATA_ACTIVITY_WRITE, false, SINGLE},   {0x34, ATA_ACTIVITY_WRITE, true, SINGLE},
-        {0x35, ATA_ACTIVITY_WRITE, true, DMA},       {0x39, ATA_ACTIVITY_WRITE, true, MULTIPLE},
-        {0x3c, ATA_ACTIVITY_WRITE, false, SINGLE},   {0x40, ATA_ACTIVITY_VERIFY, false, SINGLE},
-        {0x41, ATA_ACTIVITY_VERIFY, false, SINGLE},  {0x42, ATA_ACTIVITY_VERIFY, true, SINGLE},
-        {0xc4, ATA_ACTIVITY_READ, false, MULTIPLE},  {0xc5, ATA_ACTIVITY_WRITE, false, MULTIPLE},
-        {0xc8, ATA_ACTIVITY_READ, false, DMA},       {0xc9, ATA_ACTIVITY_READ, false, DMA},
-        {0xca, ATA_ACTIVITY_WRITE, false, DMA},      {0xcb, ATA_ACTIVITY_WRITE, false, DMA},
+        {0x20, ATA_ACTIVITY_READ, false, SINGLE},   {0x21, ATA_ACTIVITY_READ, false, SINGLE},
+        {0x24, ATA_ACTIVITY_READ, true, SINGLE},    {0x25, ATA_ACTIVITY_READ, true, DMA},
+        {0x29, ATA_ACTIVITY_READ, true, MULTIPLE},  {0x30, ATA_ACTIVITY_WRITE, false, SINGLE},
+        {0x31, ATA_ACTIVITY_WRITE, false, SINGLE},  {0x34, ATA_ACTIVITY_WRITE, true, SINGLE},
+        {0x35, ATA_ACTIVITY_WRITE, true, DMA},      {0x39, ATA_ACTIVITY_WRITE, true, MULTIPLE},
+        {0x3c, ATA_ACTIVITY_WRITE, false, SINGLE},  {0x40, ATA_ACTIVITY_VERIFY, false, SINGLE},
+        {0x41, ATA_ACTIVITY_VERIFY, false, SINGLE}, {0x42, ATA_ACTIVITY_VERIFY, true, SINGLE},
+        {0xc4, ATA_ACTIVITY_READ, false, MULTIPLE}, {0xc5, ATA_ACTIVITY_WRITE, false, MULTIPLE},
+        {0xc8, ATA_ACTIVITY_READ, false, DMA},      {0xc9, ATA_ACTIVITY_READ, false, DMA},
+        {0xca, ATA_ACTIVITY_WRITE, false, DMA},     {0xcb, ATA_ACTIVITY_WRITE, false, DMA},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (table[i].command != command)

@@ -77,8 +77,8 @@ enum ata_activity {
 
 /* What the drive drives on the cable; the channel fills it in. */
 struct ata_host {
-    void (*intrq)(void *opaque, unsigned unit);  /* drive->intrq changed */
-    void (*dmarq)(void *opaque, unsigned unit);  /* data[pos, end) may now move by DMA */
+    void (*intrq)(void *opaque, unsigned unit); /* drive->intrq changed */
+    void (*dmarq)(void *opaque, unsigned unit); /* data[pos, end) may now move by DMA */
     void *opaque;
 };
 
@@ -116,14 +116,14 @@ struct ata_drive {
     /* The command under way */
     enum ata_activity activity;
     uint8_t command;
-    bool ext;              /* 48-bit addresses */
-    bool dma;              /* the data of this command goes by DMA */
-    uint32_t filled;       /* valid bytes in data */
-    uint32_t drq_block;    /* bytes per DRQ block */
-    uint64_t lba;          /* next sector between medium and buffer */
-    uint32_t left;         /* sectors still to go between medium and buffer */
-    uint32_t chunk;        /* sectors of the request under way */
-    uint32_t chunk_limit;  /* 1 once a read failed, to find the bad sector */
+    bool ext;             /* 48-bit addresses */
+    bool dma;             /* the data of this command goes by DMA */
+    uint32_t filled;      /* valid bytes in data */
+    uint32_t drq_block;   /* bytes per DRQ block */
+    uint64_t lba;         /* next sector between medium and buffer */
+    uint32_t left;        /* sectors still to go between medium and buffer */
+    uint32_t chunk;       /* sectors of the request under way */
+    uint32_t chunk_limit; /* 1 once a read failed, to find the bad sector */
     struct block_request request;
 
     /* Settings */
@@ -141,13 +141,14 @@ struct ata_drive {
 
 enum { ATA_POWER_STANDBY = 0x00, ATA_POWER_IDLE = 0x80, ATA_POWER_SLEEP = 0x01, ATA_POWER_ACTIVE = 0xff };
 
-/* kind ATA_NONE, or a disk without block, makes a place without a drive. block: the disk, or the medium of a CD-ROM drive (may be NULL). serial: at
- * most 20 characters. 0 or -ENOMEM. */
+/* kind ATA_NONE, or a disk without block, makes a place without a drive. block: the disk, or the medium of a CD-ROM
+ * drive (may be NULL). serial: at most 20 characters. 0 or -ENOMEM. */
 int ata_drive_init(struct ata_drive *d, enum ata_kind kind, unsigned unit, struct block *block, const char *serial,
                    const struct ata_host *host);
 /* Cancels what is under way. */
 void ata_drive_destroy(struct ata_drive *d);
-/* Power-on / RESET#: settings back to their defaults. Nothing that was under way touches medium or memory afterwards. */
+/* Power-on / RESET#: settings back to their defaults. Nothing that was under way touches medium or memory afterwards.
+ */
 void ata_drive_reset(struct ata_drive *d);
 /* SRST going up (BSY until it goes down) and down (signature). */
 void ata_soft_reset(struct ata_drive *d, bool asserted);
@@ -192,8 +193,9 @@ void atapi_command(struct ata_drive *d); /* PACKET was written */
 void atapi_data_exhausted(struct ata_drive *d);
 void atapi_io_done(struct ata_drive *d, int error);
 
-/* A new medium (NULL: none), with the unit attention and event that go with it. What was under way with the old one ends
- * with an error; when it returns the old one is no longer used. -EBUSY when the guest has locked the tray and !force. */
+/* A new medium (NULL: none), with the unit attention and event that go with it. What was under way with the old one
+ * ends with an error; when it returns the old one is no longer used. -EBUSY when the guest has locked the tray and
+ * !force. */
 int atapi_change_medium(struct ata_drive *d, struct block *medium, bool force);
 
 #endif

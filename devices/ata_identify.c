@@ -94,7 +94,7 @@ void ata_identify(struct ata_drive *d)
 void ata_identify_packet(struct ata_drive *d)
 {
     identify_common(d, "RINGFOLD CD-ROM");
-    put(d, 0, 0x85c0); /* packet drive, CD-ROM, removable, DRQ within 50 us of PACKET, packets of 12 bytes */
+    put(d, 0, 0x85c0);  /* packet drive, CD-ROM, removable, DRQ within 50 us of PACKET, packets of 12 bytes */
     put(d, 82, 0x4218); /* NOP, DEVICE RESET, PACKET, power management */
     put(d, 83, 0x4000);
     put(d, 84, 0x4000);
@@ -132,14 +132,14 @@ bool ata_smart_data(struct ata_drive *d, uint8_t subcommand, uint8_t log)
         }
     }
     if (subcommand == 0xd0) {
-        d->data[362] = 0x82;       /* off-line collection completed */
-        d->data[364] = 1;          /* seconds it takes */
-        d->data[367] = 0x01;       /* EXECUTE OFF-LINE IMMEDIATE */
-        d->data[368] = 0x03;       /* attributes are saved */
-        d->data[372] = 1;          /* minutes of a self-test */
+        d->data[362] = 0x82; /* off-line collection completed */
+        d->data[364] = 1;    /* seconds it takes */
+        d->data[367] = 0x01; /* EXECUTE OFF-LINE IMMEDIATE */
+        d->data[368] = 0x03; /* attributes are saved */
+        d->data[372] = 1;    /* minutes of a self-test */
     } else if (subcommand == 0xd5) {
         if (log == 0)
-            d->data[1] = 0; /* directory: version 1, no log has several sectors */
+            d->data[1] = 0;            /* directory: version 1, no log has several sectors */
         else if (log != 1 && log != 6) /* summary error log, self-test log: both empty */
             return false;
     } else if (subcommand != 0xd1) {

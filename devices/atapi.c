@@ -343,7 +343,8 @@ static void mode_sense(struct ata_drive *d)
     static const struct {
         uint8_t code;
         unsigned (*fill)(const struct ata_drive *d, uint8_t *p, bool mask);
-    } pages[] = {{0x01, page_error_recovery}, {0x0d, page_cd_parameters}, {0x0e, page_audio}, {0x2a, page_capabilities}};
+    } pages[] = {
+        {0x01, page_error_recovery}, {0x0d, page_cd_parameters}, {0x0e, page_audio}, {0x2a, page_capabilities}};
     const uint8_t *p = d->atapi.packet;
     uint8_t wanted = p[2] & 0x3f, control = p[2] >> 6;
     unsigned len = 8;
@@ -388,11 +389,11 @@ static void get_configuration(struct ata_drive *d)
         uint8_t bytes[8];
     } features[] = {
         {0x0000, 0x03, 8, {0x00, 0x10, dvd, 0, 0x00, 0x08, medium && !dvd, 0}},
-        {0x0001, 0x03, 4, {0, 0, 0, 2}},                    /* core: ATAPI */
-        {0x0003, 0x03, 4, {0x29, 0, 0, 0}},                 /* removable medium: tray, eject, lock */
-        {0x0010, medium, 8, {0, 0, 0x08, 0, 0, 1, 0, 0}},   /* random readable, 2048 bytes a block */
-        {0x001e, medium && !dvd, 0, {0}},                   /* CD read */
-        {0x001f, dvd, 0, {0}},                              /* DVD read */
+        {0x0001, 0x03, 4, {0, 0, 0, 2}},                  /* core: ATAPI */
+        {0x0003, 0x03, 4, {0x29, 0, 0, 0}},               /* removable medium: tray, eject, lock */
+        {0x0010, medium, 8, {0, 0, 0x08, 0, 0, 1, 0, 0}}, /* random readable, 2048 bytes a block */
+        {0x001e, medium && !dvd, 0, {0}},                 /* CD read */
+        {0x001f, dvd, 0, {0}},                            /* DVD read */
     };
     unsigned request = p[1] & 3, first = get16(p + 2);
     memset(out, 0, 8);
@@ -467,7 +468,7 @@ static void read_disc_information(struct ata_drive *d)
     put16(d->data, 32);
     d->data[2] = 0x0e; /* last session complete, disc finalised */
     d->data[3] = d->data[4] = d->data[5] = d->data[6] = 1;
-    d->data[7] = 0x20; /* unrestricted use */
+    d->data[7] = 0x20;             /* unrestricted use */
     memset(d->data + 16, 0xff, 8); /* no lead-in or lead-out to be recorded */
     reply(d, 34, get16(d->atapi.packet + 7));
 }

@@ -28,9 +28,9 @@ struct block {
     struct block_store *store;
     struct loop *loop;
     int event_fd;
-    pthread_mutex_t mutex;           /* guards what follows */
-    pthread_cond_t work;             /* queue grew, or stopping */
-    pthread_cond_t progress;         /* a worker finished a request */
+    pthread_mutex_t mutex;   /* guards what follows */
+    pthread_cond_t work;     /* queue grew, or stopping */
+    pthread_cond_t progress; /* a worker finished a request */
     struct request_list queue, finished;
     unsigned running, worker_count;
     bool stopping;

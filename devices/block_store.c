@@ -110,8 +110,9 @@ static const struct magic magics[] = {
     {"bochs", 0, 22, "Bochs Virtual HD Image", false},
     {"dmg", 0, 4, "koly", true},
     {"gzip", 0, 3, "\x1f\x8b\x08", false},
-    {"xz", 0, 6, "\xfd"
-                 "7zXZ\0",
+    {"xz", 0, 6,
+     "\xfd"
+     "7zXZ\0",
      false},
     {"zstd", 0, 4, "\x28\xb5\x2f\xfd", false},
     {"bzip2", 4, 6, "1AY&SY", false},
@@ -356,8 +357,7 @@ int block_store_open_overlay(struct block_store **out, struct block_store *base,
         free(o);
         return error;
     }
-    o->written =
-        mmap(NULL, o->written_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    o->written = mmap(NULL, o->written_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (o->written == MAP_FAILED) {
         int error = -errno;
         snprintf(err, err_len, "snapshot: %zu bytes of bitmap: %s", o->written_len, strerror(-error));

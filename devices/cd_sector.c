@@ -23,9 +23,10 @@ static uint8_t twice(uint8_t v)
     return (uint8_t)(v << 1 ^ (v & 0x80 ? FIELD_POLYNOMIAL : 0));
 }
 
-/* Two parity bytes for each of `vectors` code words of `length` bytes, which lie step bytes apart and wrap at the end. The
- * words interleave by 16-bit halves: word 2n and 2n+1 start side by side, `stride` bytes after the pair before. The parity p, q of the
- * bytes v[0..] solves p + q = sum(v[i]), a*p + q = sum(a^k * v[i]) over GF(256), hence the division by a + 1 = 3. */
+/* Two parity bytes for each of `vectors` code words of `length` bytes, which lie step bytes apart and wrap at the end.
+ * The words interleave by 16-bit halves: word 2n and 2n+1 start side by side, `stride` bytes after the pair before. The
+ * parity p, q of the bytes v[0..] solves p + q = sum(v[i]), a*p + q = sum(a^k * v[i]) over GF(256), hence the division
+ * by a + 1 = 3. */
 static void parity(const uint8_t *in, unsigned vectors, unsigned length, unsigned stride, unsigned step, uint8_t *out,
                    const uint8_t third[256])
 {

@@ -79,8 +79,8 @@ static bool move(struct ide_channel *ch, struct ata_drive *d)
 }
 
 /* Runs while the engine is started and the selected drive has or wants data. It stands when either gives out; the other
- * then waits, as on the cable: a table that ends early leaves the drive busy until it is reset. Entered from the drive's
- * DMARQ and from the start bit; a drive that goes on at once (synchronous disks) is served by the loop, not by
+ * then waits, as on the cable: a table that ends early leaves the drive busy until it is reset. Entered from the
+ * drive's DMARQ and from the start bit; a drive that goes on at once (synchronous disks) is served by the loop, not by
  * recursion. */
 static void run_engine(struct ide_channel *ch)
 {
@@ -156,9 +156,14 @@ static void write_bm_byte(struct ide_channel *ch, unsigned offset, uint8_t value
 uint64_t ide_bus_master_read(struct ide_channel *ch, unsigned offset, unsigned size)
 {
     const struct ide_bus_master *bm = &ch->bus_master;
-    const uint8_t bytes[8] = {
-        bm->command, 0, bm->status, 0, (uint8_t)bm->table, (uint8_t)(bm->table >> 8), (uint8_t)(bm->table >> 16),
-        (uint8_t)(bm->table >> 24)};
+    const uint8_t bytes[8] = {bm->command,
+                              0,
+                              bm->status,
+                              0,
+                              (uint8_t)bm->table,
+                              (uint8_t)(bm->table >> 8),
+                              (uint8_t)(bm->table >> 16),
+                              (uint8_t)(bm->table >> 24)};
     uint64_t value = 0;
     for (unsigned i = 0; i < size && i < 8; i++)
         value |= (uint64_t)bytes[(offset + i) & 7] << (8 * i);

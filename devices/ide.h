@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* An IDE channel: the cable with two drives, its ports, its interrupt and its bus-master DMA engine (Intel 82371AB (PIIX4)
- * data sheet, 290562; SFF-8038i for the bus master). ide_pci.h puts two of them into a PCI function.
+/* An IDE channel: the cable with two drives, its ports, its interrupt and its bus-master DMA engine (Intel 82371AB
+ * (PIIX4) data sheet, 290562; SFF-8038i for the bus master). ide_pci.h puts two of them into a PCI function.
  *
  * Command block: 8 ports, data at offset 0 (16 or 32 bits wide). Control block: one port (0x3f6, 0x376).
  *

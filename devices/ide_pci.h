@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The IDE function of the PIIX4 (82371AB data sheet 290562, chapter 5): PCI 8086:7111, function 1 of the south bridge, two
- * channels at their legacy ports and interrupts, bus-master registers behind base address register 4.
+/* The IDE function of the PIIX4 (82371AB data sheet 290562, chapter 5): PCI 8086:7111, function 1 of the south bridge,
+ * two channels at their legacy ports and interrupts, bus-master registers behind base address register 4.
  *
  * IDETIM (40h, 42h), bit 15, switches a channel's ports on. After a reset they are on: a kernel that is booted without
  * firmware finds its disks. */
