@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT */
+#include "devices/i8254.h"
+
+#include "devices/log.h"
+
+#include <string.h>
+
+enum { ACCESS_LOW = 1, ACCESS_HIGH = 2, ACCESS_BOTH = 3 };
+/* Made up at most; and the shortest distance between two events: a guest that asks for megahertz gets what a
+ * processor could take. */
+enum { BACKLOG_MAX = 64 };
+#define EVENT_DISTANCE_NS (10 * NS_PER_US)
+#define BACKLOG_PERIOD_NS (100 * NS_PER_US)
+/* The refresh request toggles at counter 1's usual rate, 18 ticks, whether it is programmed or not. */
+#define REFRESH_NS 15086
+
+static uint64_t ticks_now(const struct i8254 *pit)
+{
+    return clock_ns_to_ticks(clock_now(pit->clock), I8254_HZ);
+}
+
+static uint32_t modulus(const struct i8254_counter *c)
+{
+    return c->bcd ? 10000 : 65536;
+}
+
+static uint16_t to_bcd(uint32_t v)
+{
+    return (uint16_t)(v % 10 | v / 10 % 10 << 4 | v / 100 % 10 << 8 | v / 1000 % 10 << 12);
+}
+
+static uint32_t from_guest(const struct i8254_counter *c, uint16_t v)
+{
+    uint32_t n = v;
+    if (c->bcd) /* digits above 9 count as what they weigh */
+        n = (v & 15) + (v >> 4 & 15) * 10u + (v >> 8 & 15) * 100u + (v >> 12) * 1000u;
+    return n ? n : modulus(c);
+}
+
+/* Mode 3: the number of ticks for which OUT is high in a period of n. */
+static uint32_t high_ticks(uint32_t n)
+{
+    return (n + 1) / 2;
+}
+
+static bool is_periodic(const struct i8254_counter *c)
+{
+    return c->mode == 2 || c->mode == 3;
+}
+
+static bool is_triggered(const struct i8254_counter *c)
+{
+    return c->mode == 1 || c->mode == 5;
+}
+
+/* A new count of a periodic mode takes over once its moment has come. */
+static void take_over(struct i8254_counter *c, uint64_t tick)
+{
+    if (c->next_pending && tick >= c->next_at) {
+        c->next_pending = false;
+        c->loaded = c->next_loaded;
+        c->start = c->next_start;
+    }
+}
+
+static uint64_t elapsed(const struct i8254_counter *c, uint64_t tick)
+{
+    return (int64_t)tick > c->start ? tick - (uint64_t)c->start : 0;
+}
+
+/* The counting element, in the guest's notation. */
+static uint16_t count_at(struct i8254_counter *c, uint64_t tick)
+{
+    take_over(c, tick);
+    if (!c->running)
+        return c->held;
+    uint64_t e = elapsed(c, tick);
+    uint32_t n = c->loaded, value;
+    if (c->mode == 2) {
+        value = n - (uint32_t)(e % n);
+    } else if (c->mode == 3) {
+        uint32_t at = (uint32_t)(e % n), high = high_ticks(n);
+        uint32_t half = at < high ? at : at - high;
+        uint32_t top = n & ~1u;
+        value = top > 2 * half ? top - 2 * half : 0;
+    } else {
+        uint32_t m = modulus(c);
+        value = (uint32_t)((n + m - e % m) % m);
+    }
+    return c->bcd ? to_bcd(value % 10000) : (uint16_t)value;
+}
+
+static bool out_at(struct i8254_counter *c, uint64_t tick)
+{
+    take_over(c, tick);
+    if (!c->running)
+        return c->held_out;
+    uint64_t e = elapsed(c, tick);
+    switch (c->mode) {
+    case 0:
+    case 1:
+        return e >= c->loaded;
+    case 2:
+        return e % c->loaded != c->loaded - 1;
+    case 3:
+        return e % c->loaded < high_ticks(c->loaded);
+    default:
+        return e != c->loaded;
+    }
+}
+
+static bool null_count(const struct i8254_counter *c, uint64_t tick)
+{
+    if (!c->programmed || c->next_pending)
+        return true;
+    if (!c->running)
+        return c->loaded != c->count_register;
+    return (int64_t)tick < c->start || c->loaded != c->count_register;
+}
+
+static void hold(struct i8254_counter *c, uint64_t tick, bool out)
+{
+    c->held = count_at(c, tick);
+    c->held_elapsed = c->running ? elapsed(c, tick) : c->held_elapsed;
+    c->running = false;
+    c->next_pending = false;
+    c->held_out = out;
+}
+
+/* Loads the count with the next clock pulse. */
+static void load(struct i8254_counter *c, uint64_t tick)
+{
+    c->loaded = c->count_register;
+    c->start = (int64_t)tick + 1;
+    c->held_elapsed = 0;
+    c->running = true;
+    c->next_pending = false;
+}
+
+bool i8254_output(struct i8254 *pit, unsigned n)
+{
+    return out_at(&pit->counter[n % 3], ticks_now(pit));
+}
+
+/* Finds the next rising edge of OUT0 after tick; false: there is none. */
+static bool next_edge(struct i8254 *pit, uint64_t tick)
+{
+    struct i8254_counter *c = &pit->counter[0];
+    take_over(c, tick);
+    pit->periodic = is_periodic(c);
+    if (!c->running)
+        return false;
+    uint64_t end = (uint64_t)c->start + c->loaded + (c->mode >= 4 ? 1 : 0);
+    if (pit->periodic)
+        end = (uint64_t)c->start + (elapsed(c, tick) / c->loaded + 1) * c->loaded;
+    /* A count that takes over in mid-period moves the edge; it is looked at when its time comes. */
+    if (c->next_pending && c->next_at < end)
+        end = (uint64_t)c->next_start + c->next_loaded;
+    pit->edge_tick = end;
+    return end > tick;
+}
+
+static void schedule(struct i8254 *pit)
+{
+    uint64_t now = clock_now(pit->clock);
+    uint64_t at = clock_ticks_to_ns(pit->edge_tick, I8254_HZ);
+    if (pit->backlog) {
+        uint64_t half = clock_ticks_to_ns(pit->counter[0].loaded, I8254_HZ) / 2;
+        if (now + half < at)
+            at = now + half;
+    }
+    if (pit->periodic && at < now + EVENT_DISTANCE_NS)
+        at = now + EVENT_DISTANCE_NS;
+    timer_arm(&pit->edge, at);
+}
+
+static void on_edge(void *opaque)
+{
+    struct i8254 *pit = opaque;
+    struct i8254_counter *c = &pit->counter[0];
+    uint64_t tick = ticks_now(pit);
+    if (!pit->periodic) {
+        irq_set(&pit->irq0, 0); /* mode 4's strobe; in mode 0 the line is low already */
+        irq_set(&pit->irq0, 1);
+        return;
+    }
+    take_over(c, tick);
+    if (tick >= pit->edge_tick) {
+        uint64_t missed = (tick - pit->edge_tick) / c->loaded;
+        if (clock_ticks_to_ns(c->loaded, I8254_HZ) >= BACKLOG_PERIOD_NS)
+            pit->backlog = missed + pit->backlog > BACKLOG_MAX ? BACKLOG_MAX : (unsigned)missed + pit->backlog;
+        if (!next_edge(pit, tick))
+            return;
+    } else if (pit->backlog) {
+        pit->backlog--;
+    }
+    irq_set(&pit->irq0, 0);
+    irq_set(&pit->irq0, 1);
+    schedule(pit);
+}
+
+/* After any change to counter 0: the line shows OUT, the timer the next edge. */
+static void update_irq0(struct i8254 *pit)
+{
+    uint64_t tick = ticks_now(pit);
+    timer_cancel(&pit->edge);
+    pit->backlog = 0;
+    irq_set(&pit->irq0, is_periodic(&pit->counter[0]) || out_at(&pit->counter[0], tick));
+    if (next_edge(pit, tick))
+        schedule(pit);
+}
+
+static void set_gate(struct i8254 *pit, unsigned n, bool gate)
+{
+    struct i8254_counter *c = &pit->counter[n];
+    uint64_t tick = ticks_now(pit);
+    if (gate == c->gate)
+        return;
+    c->gate = gate;
+    if (!c->programmed)
+        return;
+    if (is_triggered(c)) {
+        if (gate)
+            load(c, tick);
+    } else if (is_periodic(c)) {
+        if (gate)
+            load(c, tick);
+        else
+            hold(c, tick, true);
+    } else if (!gate) {
+        hold(c, tick, out_at(c, tick));
+    } else if (!c->running && !(c->mode == 0 && c->write_high)) {
+        c->running = true;
+        c->start = (int64_t)(tick - c->held_elapsed);
+    }
+}
+
+static uint32_t legal_count(const struct i8254_counter *c, uint32_t n)
+{
+    if (n > 1 || !is_periodic(c))
+        return n;
+    log_msg(LOG_GUEST_ERROR, "8254: count 1 in mode %u", c->mode);
+    return 2;
+}
+
+static void count_written(struct i8254 *pit, struct i8254_counter *c, uint16_t value)
+{
+    uint64_t tick = ticks_now(pit);
+    take_over(c, tick);
+    c->count_register = legal_count(c, from_guest(c, value));
+    bool first = !c->programmed;
+    c->programmed = true;
+    if (is_triggered(c)) {
+        /* Waits for the next trigger. */
+    } else if (is_periodic(c) && c->running && !first) {
+        uint64_t e = elapsed(c, tick);
+        uint64_t period_start = (uint64_t)c->start + e / c->loaded * c->loaded;
+        uint32_t high = high_ticks(c->loaded);
+        c->next_loaded = c->count_register;
+        c->next_pending = true;
+        if (c->mode == 3 && e % c->loaded < high) {
+            /* At the end of this half: as if the new count's high half had just gone by. */
+            c->next_at = period_start + high;
+            c->next_start = (int64_t)c->next_at - high_ticks(c->next_loaded);
+        } else {
+            c->next_at = period_start + c->loaded;
+            c->next_start = (int64_t)c->next_at;
+        }
+    } else if (c->gate) {
+        load(c, tick);
+    } else {
+        /* Modes 0 and 4 load and wait; modes 2 and 3 load with the gate. */
+        load(c, tick);
+        hold(c, tick, c->mode != 0);
+    }
+    if (c == &pit->counter[0])
+        update_irq0(pit);
+}
+
+static void write_count(struct i8254 *pit, struct i8254_counter *c, uint8_t value)
+{
+    if (c->access == ACCESS_LOW) {
+        count_written(pit, c, value);
+    } else if (c->access == ACCESS_HIGH) {
+        count_written(pit, c, (uint16_t)(value << 8));
+    } else if (c->write_high) {
+        c->write_high = false;
+        count_written(pit, c, (uint16_t)(value << 8 | c->write_low));
+    } else {
+        c->write_high = true;
+        c->write_low = value;
+        if (c->mode == 0) { /* the first byte stops the count */
+            hold(c, ticks_now(pit), false);
+            c->held_elapsed = 0;
+            if (c == &pit->counter[0])
+                update_irq0(pit);
+        }
+    }
+}
+
+static void latch_count(struct i8254 *pit, struct i8254_counter *c)
+{
+    if (c->count_latched)
+        return;
+    c->count_latched = true;
+    c->latched_count = count_at(c, ticks_now(pit));
+}
+
+static void latch_status(struct i8254 *pit, struct i8254_counter *c)
+{
+    if (c->status_latched)
+        return;
+    uint64_t tick = ticks_now(pit);
+    c->status_latched = true;
+    c->latched_status = (uint8_t)((out_at(c, tick) ? 0x80 : 0) | (null_count(c, tick) ? 0x40 : 0) | c->access << 4 |
+                                  c->mode << 1 | (c->bcd ? 1 : 0));
+}
+
+static void write_control(struct i8254 *pit, uint8_t value)
+{
+    if (value >> 6 == 3) { /* read-back command */
+        for (unsigned i = 0; i < 3; i++) {
+            if (!(value >> (i + 1) & 1))
+                continue;
+            if (!(value & 0x20))
+                latch_count(pit, &pit->counter[i]);
+            if (!(value & 0x10))
+                latch_status(pit, &pit->counter[i]);
+        }
+        return;
+    }
+    struct i8254_counter *c = &pit->counter[value >> 6];
+    if (!(value & 0x30)) {
+        latch_count(pit, c);
+        return;
+    }
+    unsigned mode = value >> 1 & 7;
+    hold(c, ticks_now(pit), true);
+    c->mode = (uint8_t)(mode > 5 ? mode - 4 : mode);
+    c->held_out = c->mode != 0;
+    c->access = value >> 4 & 3;
+    c->bcd = value & 1;
+    c->write_high = c->read_high = false;
+    c->count_latched = c->status_latched = false;
+    c->programmed = false;
+    c->held_elapsed = 0;
+    if (c == &pit->counter[0])
+        update_irq0(pit);
+}
+
+static uint8_t read_count(struct i8254 *pit, struct i8254_counter *c)
+{
+    if (c->status_latched) {
+        c->status_latched = false;
+        return c->latched_status;
+    }
+    uint16_t value = c->count_latched ? c->latched_count : count_at(c, ticks_now(pit));
+    bool high = c->access == ACCESS_HIGH || (c->access == ACCESS_BOTH && c->read_high);
+    if (c->access == ACCESS_BOTH)
+        c->read_high = !c->read_high;
+    if (c->access != ACCESS_BOTH || high)
+        c->count_latched = false;
+    return (uint8_t)(high ? value >> 8 : value);
+}
+
+static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
+{
+    struct i8254 *pit = opaque;
+    return offset < 3 ? read_count(pit, &pit->counter[offset]) : 0xff;
+}
+
+static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct i8254 *pit = opaque;
+    if (offset < 3)
+        write_count(pit, &pit->counter[offset], (uint8_t)value);
+    else
+        write_control(pit, (uint8_t)value);
+}
+
+static uint64_t port61_read(void *opaque, uint64_t offset, unsigned size)
+{
+    struct i8254 *pit = opaque;
+    unsigned refresh = clock_now(pit->clock) / REFRESH_NS & 1;
+    return pit->port61 | refresh << 4 | (i8254_output(pit, 2) ? 0x20u : 0);
+}
+
+static void port61_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct i8254 *pit = opaque;
+    pit->port61 = value & 0x0f;
+    set_gate(pit, 2, value & 1);
+}
+
+void i8254_reset(struct i8254 *pit)
+{
+    for (unsigned i = 0; i < 3; i++)
+        pit->counter[i] = (struct i8254_counter){.mode = 3,
+                                                 .access = ACCESS_BOTH,
+                                                 .gate = i != 2,
+                                                 .count_register = 65536,
+                                                 .loaded = 65536,
+                                                 .held_out = true};
+    pit->port61 = 0;
+    pit->backlog = 0;
+    timer_cancel(&pit->edge);
+    irq_set(&pit->irq0, 0);
+}
+
+int i8254_init(struct i8254 *pit, struct bus *ports, struct clock *clock, struct irq_line irq0)
+{
+    memset(pit, 0, sizeof *pit);
+    pit->clock = clock;
+    pit->irq0 = irq0;
+    timer_init(&pit->edge, clock, on_edge, pit);
+    pit->ports = (struct bus_range){"8254", 0x40, 4, 1, 1, port_read, port_write, pit, false};
+    pit->port61_range = (struct bus_range){"port 61", 0x61, 1, 1, 1, port61_read, port61_write, pit, false};
+    i8254_reset(pit);
+    int err = bus_add(ports, &pit->ports);
+    if (!err)
+        err = bus_add(ports, &pit->port61_range);
+    return err;
+}
