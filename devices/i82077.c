@@ -18,22 +18,17 @@ enum { DOUBLE_DENSITY = 1 << RATE_250 | 1 << RATE_300, HIGH_DENSITY = 1 << RATE_
 /* ---- media ---- */
 
 static const struct i82077_geometry geometries[] = {
-    {40, 1, 8, DOUBLE_DENSITY, 1}, /* 160K */
-    {40, 1, 9, DOUBLE_DENSITY, 1}, /* 180K */
-    {40, 2, 8, DOUBLE_DENSITY, 1}, /* 320K */
-    {40, 2, 9, DOUBLE_DENSITY, 1}, /* 360K */
-    {80, 2, 8, DOUBLE_DENSITY, 4}, /* 640K */
-    {80, 2, 9, DOUBLE_DENSITY, 4}, /* 720K */
-    {80, 2, 10, DOUBLE_DENSITY, 4},
-    {82, 2, 10, DOUBLE_DENSITY, 4},
-    {80, 2, 15, HIGH_DENSITY, 2}, /* 1.2M */
-    {80, 2, 18, HIGH_DENSITY, 4}, /* 1.44M */
-    {80, 2, 20, HIGH_DENSITY, 4},
-    {80, 2, 21, HIGH_DENSITY, 4}, /* 1.68M, DMF */
-    {82, 2, 21, HIGH_DENSITY, 4}, /* 1.72M */
-    {83, 2, 21, HIGH_DENSITY, 4},
-    {80, 2, 22, HIGH_DENSITY, 4},
-    {80, 2, 24, HIGH_DENSITY, 5},
+    {40, 1, 8, DOUBLE_DENSITY, 1},                                                                /* 160K */
+    {40, 1, 9, DOUBLE_DENSITY, 1},                                                                /* 180K */
+    {40, 2, 8, DOUBLE_DENSITY, 1},                                                                /* 320K */
+    {40, 2, 9, DOUBLE_DENSITY, 1},                                                                /* 360K */
+    {80, 2, 8, DOUBLE_DENSITY, 4},                                                                /* 640K */
+    {80, 2, 9, DOUBLE_DENSITY, 4},                                                                /* 720K */
+    {80, 2, 10, DOUBLE_DENSITY, 4}, {82, 2, 10, DOUBLE_DENSITY, 4}, {80, 2, 15, HIGH_DENSITY, 2}, /* 1.2M */
+    {80, 2, 18, HIGH_DENSITY, 4},                                                                 /* 1.44M */
+    {80, 2, 20, HIGH_DENSITY, 4},   {80, 2, 21, HIGH_DENSITY, 4},                                 /* 1.68M, DMF */
+    {82, 2, 21, HIGH_DENSITY, 4},                                                                 /* 1.72M */
+    {83, 2, 21, HIGH_DENSITY, 4},   {80, 2, 22, HIGH_DENSITY, 4},   {80, 2, 24, HIGH_DENSITY, 5},
     {80, 2, 36, EXTRA_DENSITY, 5}, /* 2.88M */
 };
 

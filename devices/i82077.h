@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Intel 82077AA floppy disk controller in AT mode (data sheet 290166), with up to two drives: ports 3f0h-3f5h and 3f7h,
- * IRQ 6, DMA channel 2. Media are images of 512-byte sectors whose size tells the geometry, 160K to 2.88M; an image of any
- * other size is a 1.44M (or, when larger, 2.88M) floppy of which only the beginning is there.
+ * IRQ 6, DMA channel 2. Media are images of 512-byte sectors whose size tells the geometry, 160K to 2.88M; an image of
+ * any other size is a 1.44M (or, when larger, 2.88M) floppy of which only the beginning is there.
  *
  * Seeks, commands and sectors take a short while of the machine's clock, never the milliseconds of the real drive, but
  * the interrupt never comes from inside the port write that asked for it.
  *
- * Not here: the three SCAN commands (as on later chips of the family they are invalid commands), and sector sizes other than
- * 512 bytes (not found on the medium). PART ID and DRIVE SPECIFICATION belong to the 82078 and are invalid here, too.
+ * Not here: the three SCAN commands (as on later chips of the family they are invalid commands), and sector sizes other
+ * than 512 bytes (not found on the medium). PART ID and DRIVE SPECIFICATION belong to the 82078 and are invalid here,
+ * too.
  *
  * Threads: under the machine lock. */
 #ifndef RINGFOLD_DEVICES_I82077_H
@@ -44,13 +45,13 @@ struct i82077_drive {
     bool changed; /* DSKCHG */
     struct block *medium;
     struct i82077_geometry geometry;
-    uint8_t track;      /* where the head is */
-    uint8_t id_sector;  /* the sector that passed the head last */
-    uint8_t type;       /* for the CMOS */
+    uint8_t track;     /* where the head is */
+    uint8_t id_sector; /* the sector that passed the head last */
+    uint8_t type;      /* for the CMOS */
     uint8_t seek_target;
     uint8_t seek_status; /* ST0 that the seek under way will give */
-    bool interrupt;     /* ST0 waits for SENSE INTERRUPT STATUS */
-    uint8_t status;     /* that ST0 */
+    bool interrupt;      /* ST0 waits for SENSE INTERRUPT STATUS */
+    uint8_t status;      /* that ST0 */
     struct timer seek_timer;
 };
 

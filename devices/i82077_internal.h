@@ -5,7 +5,13 @@
 
 #include "devices/i82077.h"
 
-enum i82077_st0 { ST0_ABNORMAL = 0x40, ST0_INVALID = 0x80, ST0_POLLING = 0xc0, ST0_SEEK_END = 0x20, ST0_EQUIPMENT = 0x10 };
+enum i82077_st0 {
+    ST0_ABNORMAL = 0x40,
+    ST0_INVALID = 0x80,
+    ST0_POLLING = 0xc0,
+    ST0_SEEK_END = 0x20,
+    ST0_EQUIPMENT = 0x10
+};
 enum i82077_st1 {
     ST1_MISSING_ADDRESS = 0x01,
     ST1_NOT_WRITABLE = 0x02,

@@ -152,12 +152,8 @@ static void on_done(void *opaque, int error);
 
 static void submit(struct i82077 *fdc, enum block_op op, uint64_t at, uint32_t count, uint32_t offset)
 {
-    fdc->request = (struct block_request){.op = op,
-                                          .sector = at,
-                                          .count = count,
-                                          .buf = fdc->buffer + offset,
-                                          .done = on_done,
-                                          .opaque = fdc};
+    fdc->request = (struct block_request){
+        .op = op, .sector = at, .count = count, .buf = fdc->buffer + offset, .done = on_done, .opaque = fdc};
     block_submit(drive_of(fdc)->medium, &fdc->request);
 }
 
