@@ -461,6 +461,23 @@ static bool loads_ss(const struct insn *out)
            (out->mnemonic == ZYDIS_MNEMONIC_POP && out->map == MAP_PRIMARY && out->opcode == 0x17);
 }
 
+/* Segment of the source operand. Only FS and GS count in 64-bit mode. */
+static uint8_t source_segment(const struct insn *out, const ZydisDecodedInstruction *zi)
+{
+    bool all = out->mode != INSN_MODE_64;
+    if (zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
+        return SEG_FS;
+    if (zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS)
+        return SEG_GS;
+    if (all && (zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS))
+        return SEG_CS;
+    if (all && (zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS))
+        return SEG_SS;
+    if (all && (zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES))
+        return SEG_ES;
+    return SEG_DS;
+}
+
 /* The index registers move although they appear as addresses only. */
 static void string_registers(struct insn *out)
 {
@@ -493,8 +510,10 @@ static void string_registers(struct insn *out)
 static void finish(struct insn *out, const ZydisDecodedInstruction *zi)
 {
     normalise_operand_size(out);
-    if (out->cls == INSN_STRING)
+    if (out->cls == INSN_STRING) {
+        out->mem.seg = source_segment(out, zi);
         string_registers(out);
+    }
     if (decoder_traits[zi->mnemonic] & TRAIT_HINT)
         out->mem.size = 0, out->mem.read = out->mem.write = false;
     if (decoder_traits[zi->mnemonic] & TRAIT_CACHE_LINE)

@@ -76,7 +76,7 @@ enum insn_map { MAP_PRIMARY, MAP_0F, MAP_0F38, MAP_0F3A };
 struct insn_mem {
     bool present;  /* ModRM memory form, or moffs */
     bool moffs;    /* mov al/eax, [disp] without ModRM */
-    uint8_t seg;   /* enum seg after overrides and defaults (long mode: only FS/GS matter) */
+    uint8_t seg;   /* enum seg after overrides and defaults (long mode: only FS/GS matter); also for strings and xlat */
     uint8_t base;  /* register number, GPR_NONE, or GPR_IP (disp is then relative to the next instruction) */
     uint8_t index; /* register number or GPR_NONE; a VSIB index has vsib set */
     uint8_t scale; /* 1, 2, 4, 8 */
@@ -140,7 +140,9 @@ struct insn {
  * does not have are INSN_UNDEFINED, F3 0F BC/BD are tzcnt/lzcnt only where the host has them, and in 64-bit mode an
  * operand-size prefix on a near branch makes it 16 bits wide on AMD and is ignored on Intel. */
 
-/* Decodes the instruction at bytes (avail of them can be read). mode: enum insn_mode. Returns its length, 0 when more
+/* Calls into libraries that use vector registers: the guest's state must not be live in them.
+ *
+ * Decodes the instruction at bytes (avail of them can be read). mode: enum insn_mode. Returns its length, 0 when more
  * than avail bytes are needed (out->len is then undefined), or -1 when it is longer than 15 bytes (#GP). An encoding
  * that is no instruction gives class INSN_UNDEFINED and the length read so far. */
 int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode);
