@@ -210,6 +210,12 @@ void block_submit(struct block *b, struct block_request *r)
         complete(b, r, perform(b, r));
 }
 
+void block_poll(struct block *b)
+{
+    if (b->loop)
+        deliver(b);
+}
+
 void block_cancel(struct block_request *r)
 {
     struct block *b = r->block;

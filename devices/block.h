@@ -48,5 +48,7 @@ struct block_request {
 void block_submit(struct block *b, struct block_request *r);
 /* After it done is not called any more for r and buf is no longer touched (waits if the I/O runs right now). */
 void block_cancel(struct block_request *r);
+/* Calls done for whatever has finished, without waiting for the loop to come round: for a guest that polls. */
+void block_poll(struct block *b);
 
 #endif

@@ -1,0 +1,1 @@
+block_store.o: devices/block_store.h

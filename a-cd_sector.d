@@ -1,0 +1,1 @@
+cd_sector.o: devices/cd_sector.h

@@ -1,0 +1,12 @@
+i82077_internal.o: devices/i82077_internal.h devices/i82077.h \
+ devices/block.h devices/loop.h devices/clock.h devices/bus.h \
+ devices/i8237.h shadowmmu/memory.h shadowmmu/gpa.h devices/irq.h
+devices/i82077.h:
+devices/block.h:
+devices/loop.h:
+devices/clock.h:
+devices/bus.h:
+devices/i8237.h:
+shadowmmu/memory.h:
+shadowmmu/gpa.h:
+devices/irq.h:

@@ -1,0 +1,3 @@
+i8259.o: devices/i8259.h devices/bus.h devices/irq.h
+devices/bus.h:
+devices/irq.h:

@@ -1,0 +1,11 @@
+ide.o: devices/ide.h devices/ata.h devices/block.h devices/loop.h \
+ devices/clock.h devices/bus.h devices/irq.h shadowmmu/memory.h \
+ shadowmmu/gpa.h
+devices/ata.h:
+devices/block.h:
+devices/loop.h:
+devices/clock.h:
+devices/bus.h:
+devices/irq.h:
+shadowmmu/memory.h:
+shadowmmu/gpa.h:
