@@ -336,7 +336,7 @@ static void set_geometry(struct ata_drive *d, unsigned heads, unsigned sectors)
     uint64_t cylinders = d->sectors / (heads * sectors);
     d->current_heads = (uint8_t)heads;
     d->current_sectors_per_track = (uint8_t)sectors;
-    d->current_cylinders = (uint16_t)(cylinders > 65535 ? 65535 : cylinders);
+    d->current_cylinders = (uint16_t)(cylinders > 65535 ? 65535 : cylinders < 1 ? 1 : cylinders);
 }
 
 static void default_settings(struct ata_drive *d)

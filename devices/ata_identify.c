@@ -49,7 +49,7 @@ static void identify_common(struct ata_drive *d, const char *model)
         put(d, word, 120); /* ns */
     put(d, 80, 0x007e);    /* ATA-1 to ATA/ATAPI-6 */
     put(d, 88, 0x003f | (mode >> 3 == 8 ? bit << 8 : 0));
-    put(d, 93, 0x600b); /* hardware reset: 80-wire cable seen, device 0 passed */
+    put(d, 93, d->unit ? 0x6b00 : 0x600b); /* hardware reset: 80-wire cable seen, drive passed */
 }
 
 void ata_identify(struct ata_drive *d)

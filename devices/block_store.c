@@ -169,7 +169,7 @@ static int open_file(const char *path, bool writable, char *err, size_t err_len)
     if (fd >= 0)
         return fd;
     int error = errno;
-    if (writable && (error == EACCES || error == EROFS || error == EPERM || error == ETXTBSY) && 
+    if (writable && (error == EACCES || error == EROFS || error == EPERM || error == ETXTBSY) &&
         !faccessat(AT_FDCWD, path, R_OK, AT_EACCESS))
         snprintf(err, err_len, "%s: no write access (%s); readonly or snapshot would do without", path,
                  strerror(error));

@@ -29,6 +29,15 @@ static void on_intrq(void *opaque, unsigned unit)
     update_irq(opaque);
 }
 
+/* A guest that polls takes what its drive has finished, after the read that still says busy: so the interrupt stays up
+ * until the next read of Status. */
+static void poll_drive(struct ide_channel *ch)
+{
+    const struct ata_drive *d = selected(ch);
+    if ((d->status & ATA_STATUS_BSY) && d->block)
+        block_poll(d->block);
+}
+
 /* ---- bus master ---- */
 
 static void stop_engine(struct ide_bus_master *bm, uint8_t why)
@@ -167,6 +176,7 @@ uint64_t ide_bus_master_read(struct ide_channel *ch, unsigned offset, unsigned s
     uint64_t value = 0;
     for (unsigned i = 0; i < size && i < 8; i++)
         value |= (uint64_t)bytes[(offset + i) & 7] << (8 * i);
+    poll_drive(ch);
     return value;
 }
 
@@ -255,8 +265,11 @@ static uint8_t read_register(struct ide_channel *ch, enum ata_register reg)
         const struct ata_drive *other = &ch->drives[!ch->selected];
         return reg == ATA_DEVICE && ata_present(other) ? ata_read_register(other, ATA_DEVICE, false) : 0;
     }
-    if (reg == ATA_STATUS_COMMAND)
-        return ata_read_status(d);
+    if (reg == ATA_STATUS_COMMAND) {
+        uint8_t status = ata_read_status(d);
+        poll_drive(ch);
+        return status;
+    }
     return ata_read_register(d, reg, ch->control & ATA_CONTROL_HOB);
 }
 
@@ -316,7 +329,9 @@ void ide_channel_write(struct ide_channel *ch, uint64_t offset, uint64_t value, 
 
 uint8_t ide_channel_read_alternate_status(struct ide_channel *ch)
 {
-    return ata_present(selected(ch)) ? selected(ch)->status : 0;
+    uint8_t status = ata_present(selected(ch)) ? selected(ch)->status : 0;
+    poll_drive(ch);
+    return status;
 }
 
 void ide_channel_write_control(struct ide_channel *ch, uint8_t value)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "devices/ide_pci.h"
 #include "tests/ide_bench.h"
 
 #include <errno.h>
@@ -466,6 +467,55 @@ static void random_programs(void)
     tear_down(t);
 }
 
+/* ---- the PCI function ---- */
+
+static void pci_function(void)
+{
+    struct bench *t = set_up(ATA_NONE, 0);
+    struct bus *space = bus_create("memory", UINT64_MAX);
+    struct irq_line pirq[PCI_PIRQ_COUNT] = {{0}};
+    struct pci_bus *pci = pci_bus_create(t->ports, space, NULL, pirq);
+    struct ide_controller *c = calloc(1, sizeof *c);
+    struct block *disk = block_open_memory(1 << 20);
+    uint8_t buf[512];
+    fill_medium(disk);
+    ide_channel_unmap(&t->channel, t->ports);
+    ide_controller_init(c, t->ports, &t->memory, (struct irq_line){bench_irq, t, 14}, (struct irq_line){0});
+    CU_ASSERT(ide_channel_attach(&c->channels[0], 0, ATA_DISK, disk, "") == 0);
+    CU_ASSERT_FATAL(ide_controller_add(c, pci, 7, 1) == 0);
+    CU_ASSERT(pci_config_read(pci, 0, 7, 1, 0, 4) == 0x71118086);
+    CU_ASSERT(pci_config_read(pci, 0, 7, 1, 8, 4) >> 8 == 0x010180);
+    CU_ASSERT(in(t, STATUS) == 0x50 && in(t, 0x177) == 0);
+    pci_config_write(pci, 0, 7, 1, 0x41, 0, 1); /* the channel's decoder off and on again */
+    CU_ASSERT(in(t, STATUS) == 0xff && in(t, CONTROL) == 0xff);
+    pci_config_write(pci, 0, 7, 1, 0x40, 0x8000, 2);
+    CU_ASSERT(in(t, STATUS) == 0x50);
+    pci_config_write(pci, 0, 7, 1, 0x20, 0xc000, 4);
+    pci_config_write(pci, 0, 7, 1, 4, 1, 2); /* ports, not yet bus master */
+    put_prd(t, 0, BUFFER, 512, true);
+    memory_write32(&t->memory, gpa(BUFFER), 0);
+    bus_write(t->ports, 0xc004, PRD_TABLE, 4);
+    command28(t, 0xc8, 77, 1);
+    bus_write(t->ports, 0xc000, 9, 1);
+    CU_ASSERT(t->irq == 0 && bus_read(t->ports, 0xc002, 1) == 1 && bus_read(t->ports, 0xc00a, 1) == 0);
+    bus_write(t->ports, 0xc000, 0, 1);
+    pci_config_write(pci, 0, 7, 1, 4, 5, 2);
+    bus_write(t->ports, 0xc000, 9, 1);
+    CU_ASSERT(t->irq == 1 && bus_read(t->ports, 0xc002, 1) == 4 && bus_read(t->ports, 0xc004, 4) == PRD_TABLE);
+    memory_read(&t->memory, gpa(BUFFER), buf, 512);
+    CU_ASSERT(holds_sector(buf, 77));
+    pci_bus_reset(pci);
+    ide_controller_reset(c);
+    CU_ASSERT(t->irq == 0 && in(t, STATUS) == 0x50 && bus_read(t->ports, 0xc002, 1) == 0xff);
+    ide_controller_destroy(c);
+    CU_ASSERT(in(t, STATUS) == 0xff);
+    pci_bus_destroy(pci);
+    bus_destroy(space);
+    block_close(disk);
+    free(c);
+    tear_down(t);
+}
+
 /* ---- with a loop: I/O under way when something happens ---- */
 
 static struct loop *loop;
@@ -542,6 +592,23 @@ static void asynchronous(void)
     CU_ASSERT(t->irq == 0 && in(t, CONTROL) & 0x80);
     run_loop();
     CU_ASSERT(t->irq == 1 && in(t, STATUS) == 0x58);
+    read_words(t, buf, 256);
+    CU_ASSERT(holds_sector(buf, 9));
+    tear_down_pending(&p);
+}
+
+/* A guest that polls needs no loop at all. */
+static void polling(void)
+{
+    struct pending p;
+    uint8_t buf[512], status;
+    set_up_pending(&p);
+    struct bench *t = p.t;
+    unsigned polls = 0;
+    command28(t, 0x20, 9, 1);
+    while ((status = in(t, STATUS)) & 0x80 && polls++ < 100000000)
+        ;
+    CU_ASSERT(status == 0x58);
     read_words(t, buf, 256);
     CU_ASSERT(holds_sector(buf, 9));
     tear_down_pending(&p);
@@ -633,6 +700,7 @@ TEST_SUITE(ide, {"signatures, absent drives", signatures}, {"IDENTIFY DEVICE", i
            {"errors as the drive reports them", errors}, {"power, features, SMART, HOB, sleep", small_commands},
            {"interrupt line, two drives", interrupts}, {"DMA reads", dma_reads}, {"DMA writes", dma_writes},
            {"bad descriptor tables", bad_tables}, {"bus mastering disabled", not_master},
-           {"random programs", random_programs}, {"asynchronous completion", asynchronous},
+           {"random programs", random_programs}, {"PCI function", pci_function},
+           {"asynchronous completion", asynchronous}, {"polling", polling},
            {"reset with DMA pending writes nothing afterwards", reset_with_dma_pending},
            {"drive destroyed in mid-transfer", drive_goes_in_mid_transfer}, {"unreadable sectors", bad_sectors})
