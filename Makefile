@@ -53,7 +53,7 @@ HEADERS = $(foreach d,$(DIRS) tests,$(wildcard $(d)/*.h))
 headers: $(HEADERS:%=$(BUILD)/%.ok)
 $(BUILD)/%.h.ok: %.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -x c -fsyntax-only $< && touch $@
+	$(CC) $(CPPFLAGS_ALL) $(filter-out -MMD -MP,$(CFLAGS_ALL)) -x c -fsyntax-only $< && touch $@
 
 unit: $(BUILD)/tests/unit
 	$(BUILD)/tests/unit

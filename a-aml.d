@@ -1,1 +1,0 @@
-aml.o: devices/aml.h

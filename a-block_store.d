@@ -1,1 +1,0 @@
-block_store.o: devices/block_store.h

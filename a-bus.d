@@ -1,1 +1,0 @@
-bus.o: devices/bus.h

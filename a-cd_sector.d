@@ -1,1 +1,0 @@
-cd_sector.o: devices/cd_sector.h

@@ -1,1 +1,0 @@
-chardev.o: devices/chardev.h

@@ -1,1 +1,0 @@
-cpuid.o: cpu/cpuid.h

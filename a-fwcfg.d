@@ -1,4 +1,0 @@
-fwcfg.o: devices/fwcfg.h devices/bus.h shadowmmu/memory.h shadowmmu/gpa.h
-devices/bus.h:
-shadowmmu/memory.h:
-shadowmmu/gpa.h:

@@ -1,1 +1,0 @@
-gpa.o: shadowmmu/gpa.h

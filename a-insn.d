@@ -1,1 +1,0 @@
-insn.o: decoder/insn.h

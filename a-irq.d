@@ -1,1 +1,0 @@
-irq.o: devices/irq.h

@@ -1,2 +1,0 @@
-listing.o: decoder/listing.h decoder/insn.h
-decoder/insn.h:

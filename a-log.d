@@ -1,1 +1,0 @@
-log.o: devices/log.h

@@ -1,2 +1,0 @@
-loop.o: devices/loop.h devices/clock.h
-devices/clock.h:

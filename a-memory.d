@@ -1,2 +1,0 @@
-memory.o: shadowmmu/memory.h shadowmmu/gpa.h
-shadowmmu/gpa.h:

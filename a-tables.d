@@ -1,2 +1,0 @@
-tables.o: decoder/tables.h decoder/insn.h
-decoder/insn.h:

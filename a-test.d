@@ -1,1 +1,0 @@
-test.o: tests/test.h

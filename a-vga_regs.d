@@ -1,1 +1,0 @@
-vga_regs.o: devices/vga_regs.h
