@@ -133,6 +133,7 @@ struct cpu {
         uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
         uint64_t star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux, pat, misc_enable, apic_base;
         uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_phys[16], mcg_status, tsc_deadline;
+        uint64_t amd_hwcr, amd_de_cfg;
     } msr;
     uint64_t xcr0;
     /* x87 instruction and operand pointers of the guest are kept by the host in the xsave image */

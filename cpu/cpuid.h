@@ -9,12 +9,16 @@
 struct cpu_model {
     bool long_mode;   /* --cpu 64 */
     bool apic;        /* a local APIC is on the board */
+    bool amd;         /* vendor "AuthenticAMD": SYSCALL, SYSENTER and the MSRs behave as AMD's */
     bool avx, avx2, bmi, fma; /* the host has them and so has the guest */
     uint32_t tsc_khz;
     unsigned phys_bits;
     uint64_t xcr0_mask; /* XSAVE components the guest may enable */
     uint32_t host_features[16]; /* private to cpuid.c */
 };
+
+/* The local APIC's timer counts at this rate before its divider (CPUID leaf 15h, ECX). */
+#define CPU_BUS_HZ 1000000000u
 
 /* Probes the host. long_mode: offer it to the guest. */
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic);

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/* The x87, MMX, SSE and AVX state between the host's registers and struct cpu, and the checks before its use.
+ * SDM vol. 1, chapter 13 (XSAVE); vol. 3, 2.5 (CR0.EM, MP, TS), tables 11-1 and 13-1, 14.3 (AVX).
+ *
+ * Standard (not compacted) format, so that the image is the same whether the host used FXSAVE or XSAVE. Built without
+ * vector registers: everything here is inline assembly. */
+#include "cpu/internal.h"
+
+/* XSAVE components to move, 0: the host has no XSAVE. A property of the host, found once. */
+static uint32_t host_components;
+
+__attribute__((constructor)) static void probe_host(void)
+{
+    uint32_t a = 1, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (!(c & 1u << 27))
+        return;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    host_components = a & 7;
+}
+
+/* So that host code finds what the ABI promises: exceptions masked, x87 stack empty, no dirty upper halves. */
+static void clean_host_state(void)
+{
+    static const uint32_t mxcsr = 0x1f80;
+    if (host_components & 4)
+        __asm__ volatile("vzeroupper");
+    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+}
+
+void cpu_fpu_unload(struct cpu *cpu)
+{
+    if (!cpu->fpu_live)
+        return;
+    if (host_components)
+        __asm__ volatile("xsave64 %0" : "+m"(cpu->xsave) : "a"(host_components), "d"(0) : "memory");
+    else
+        __asm__ volatile("fxsave64 %0" : "+m"(cpu->xsave) : : "memory");
+    clean_host_state();
+    cpu->fpu_live = false;
+}
+
+void cpu_fpu_load(struct cpu *cpu)
+{
+    if (cpu->fpu_live)
+        return;
+    if (host_components)
+        __asm__ volatile("xrstor64 %0" : : "m"(cpu->xsave), "a"(host_components), "d"(0) : "memory");
+    else
+        __asm__ volatile("fxrstor64 %0" : : "m"(cpu->xsave) : "memory");
+    cpu->fpu_live = true;
+}
+
+/* ---- the x87 error of an earlier instruction ---- */
+
+static uint16_t status_word(const struct cpu *cpu)
+{
+    uint16_t fsw;
+    if (cpu->fpu_live)
+        __asm__ volatile("fnstsw %0" : "=a"(fsw));
+    else
+        __builtin_memcpy(&fsw, cpu->xsave + 2, 2);
+    return fsw;
+}
+
+/* FNINIT, FNCLEX, FNSTSW, FNSTCW, FNSTENV, FNSAVE and the 8087/287 relics do not look at pending errors. */
+static bool waits(const struct insn *insn)
+{
+    unsigned op = insn->opcode, reg = insn->modrm_reg, rm = insn->modrm_rm;
+    if (insn->map != MAP_PRIMARY || op < 0xd8 || op > 0xdf)
+        return true; /* FWAIT, MMX */
+    if (insn->modrm_mod != 3)
+        return !((op == 0xd9 || op == 0xdd) && reg >= 6);
+    if (op == 0xdb && reg == 4)
+        return rm > 5;
+    return !(op == 0xdf && reg == 4 && rm == 0);
+}
+
+static void drop_pending_errors(struct cpu *cpu)
+{
+    uint16_t fsw = status_word(cpu) & 0x7f00;
+    cpu_fpu_unload(cpu);
+    __builtin_memcpy(cpu->xsave + 2, &fsw, 2);
+}
+
+/* CR0.NE clear, the PC way: FERR# raises IRQ 13 and the instruction waits for an interrupt. A handler that runs with
+ * interrupts off gets what IGNNE# (asserted by its write to port F0h) would give it: the errors are ignored. */
+static int report_by_ferr(struct cpu *cpu)
+{
+    if (!cpu->board || !cpu->board->ferr) {
+        drop_pending_errors(cpu);
+        return CPU_OK;
+    }
+    cpu_fpu_unload(cpu);
+    if (!(cpu->rflags & FLAG_IF)) {
+        drop_pending_errors(cpu);
+        return CPU_OK;
+    }
+    cpu->board->ferr(cpu->board->opaque, 1);
+    return cpu_raise_fault(cpu, FAULT_WAIT);
+}
+
+static int check_pending_error(struct cpu *cpu)
+{
+    if (!(status_word(cpu) & 0x80)) /* ES */
+        return CPU_OK;
+    if (cpu->mmu.cr0 & CR0_NE)
+        return cpu_raise_fault(cpu, VECTOR_MF);
+    return report_by_ferr(cpu);
+}
+
+/* ---- the checks ---- */
+
+static int check_avx(struct cpu *cpu)
+{
+    if (!cpu_protected(cpu) || !(cpu->mmu.cr4 & CR4_OSXSAVE) || (cpu->xcr0 & 6) != 6)
+        return cpu_raise_fault(cpu, VECTOR_UD);
+    return cpu->mmu.cr0 & CR0_TS ? cpu_raise_fault(cpu, VECTOR_NM) : CPU_OK;
+}
+
+static int check_sse(struct cpu *cpu)
+{
+    if ((cpu->mmu.cr0 & CR0_EM) || !(cpu->mmu.cr4 & CR4_OSFXSR))
+        return cpu_raise_fault(cpu, VECTOR_UD);
+    return cpu->mmu.cr0 & CR0_TS ? cpu_raise_fault(cpu, VECTOR_NM) : CPU_OK;
+}
+
+static int check_mmx(struct cpu *cpu)
+{
+    if (cpu->mmu.cr0 & CR0_EM)
+        return cpu_raise_fault(cpu, VECTOR_UD);
+    return cpu->mmu.cr0 & CR0_TS ? cpu_raise_fault(cpu, VECTOR_NM) : CPU_OK;
+}
+
+static int check_x87(struct cpu *cpu, bool fwait)
+{
+    uint64_t cr0 = cpu->mmu.cr0;
+    bool unavailable = fwait ? (cr0 & CR0_MP) && (cr0 & CR0_TS) : (cr0 & (CR0_EM | CR0_TS)) != 0;
+    return unavailable ? cpu_raise_fault(cpu, VECTOR_NM) : CPU_OK;
+}
+
+/* 0F AE with a memory operand: fxsave, fxrstor, ldmxcsr, stmxcsr, xsave, xrstor, xsaveopt, clflush. */
+static int check_state_save(struct cpu *cpu, unsigned operation)
+{
+    switch (operation) {
+    case 0:
+    case 1:
+        return check_x87(cpu, false);
+    case 4:
+    case 5:
+    case 6:
+        if (!(cpu->mmu.cr4 & CR4_OSXSAVE))
+            return cpu_raise_fault(cpu, VECTOR_UD);
+        return cpu->mmu.cr0 & CR0_TS ? cpu_raise_fault(cpu, VECTOR_NM) : CPU_OK;
+    case 2:
+    case 3:
+        return check_sse(cpu);
+    default:
+        return CPU_OK;
+    }
+}
+
+int cpu_fpu_check(struct cpu *cpu, const struct insn *insn)
+{
+    bool fwait = insn->map == MAP_PRIMARY && insn->opcode == 0x9b && insn->encoding == ENCODING_LEGACY;
+    if (insn->vex)
+        return check_avx(cpu);
+    if (insn->map == MAP_0F && insn->opcode == 0xae && insn->encoding == ENCODING_LEGACY && insn->modrm_mod != 3)
+        return check_state_save(cpu, insn->modrm_reg);
+    if (insn->vector && check_sse(cpu))
+        return CPU_FAULT;
+    if (insn->mmx && check_mmx(cpu))
+        return CPU_FAULT;
+    if ((insn->x87 || fwait) && check_x87(cpu, fwait))
+        return CPU_FAULT;
+    if ((insn->x87 || insn->mmx || fwait) && waits(insn))
+        return check_pending_error(cpu);
+    return CPU_OK;
+}
