@@ -152,7 +152,11 @@ static void update_smram(struct i440bx *bx)
     if (open == bx->smram_open)
         return;
     bx->smram_open = open;
+    if (open && bx->window_changed)
+        bx->window_changed(bx->window_opaque, false);
     map_ram(bx, 0xa0000, 0x20000, open);
+    if (!open && bx->window_changed)
+        bx->window_changed(bx->window_opaque, true);
 }
 
 static void update_hole(struct i440bx *bx)

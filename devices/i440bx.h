@@ -22,6 +22,9 @@ struct i440bx {
     uint8_t segment[I440BX_SEGMENTS];  /* mapped now: bit 0 reads, bit 1 writes go to RAM */
     bool smram_open;                   /* 0xa0000-0xbffff is RAM now */
     uint8_t hole;                      /* FDHC bits 7:6 in force */
+    /* The display's window at 0xa0000 becomes RAM (called before) and the display's again (called after). May be NULL. */
+    void (*window_changed)(void *opaque, bool display);
+    void *window_opaque;
 };
 
 /* Adds the bridges as devices 0 and 1. rom: the last 128 KiB of the firmware, owned by the caller, never written.
