@@ -84,6 +84,9 @@ int vga_init(struct vga *v, struct bus *ports, struct bus *memory_bus, struct me
 void vga_destroy(struct vga *v);
 /* Power-on state of the registers. The video memory keeps its contents. */
 void vga_reset(struct vga *v);
+/* Sets 80x25 text mode with a cleared screen, as the VGA BIOS would have: for kernels that are booted without it. The
+ * font is looked for in the ROM image; false when it is not there and nothing will be readable on the screen. */
+bool vga_set_text_mode(struct vga *v, const uint8_t *rom, size_t size);
 /* After struct vga_registers was restored from a snapshot. */
 void vga_restored(struct vga *v);
 /* The host bridge calls this when A0000-BFFFF becomes SMRAM and when it becomes the adapter's again. */

@@ -81,6 +81,12 @@ int vga_pci_init(struct vga_pci *p, struct pci_bus *bus, unsigned device, unsign
     return result;
 }
 
+bool vga_pci_set_text_mode(struct vga_pci *p)
+{
+    const struct pci_region *rom = &p->pci.regions[PCI_REGION_ROM];
+    return vga_set_text_mode(&p->vga, rom->host, rom->host ? rom->size : 0);
+}
+
 void vga_pci_destroy(struct vga_pci *p)
 {
     pci_remove(&p->pci);

@@ -17,6 +17,8 @@ struct vga_pci {
 int vga_pci_init(struct vga_pci *p, struct pci_bus *bus, unsigned device, unsigned function, struct bus *ports,
                  struct bus *memory_bus, struct memory *memory, struct clock *clock, const char *rom, char *err,
                  size_t err_len);
+/* vga_set_text_mode with the font of the adapter's own ROM. */
+bool vga_pci_set_text_mode(struct vga_pci *p);
 void vga_pci_destroy(struct vga_pci *p);
 
 #endif
