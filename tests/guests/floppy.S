@@ -47,6 +47,9 @@ drive:  .byte 0
         .endm
 
 part2:
+        mov $0x00e3, %ax /* the first serial port: 9600 8N1 */
+        xor %dx, %dx
+        int $0x14
         right jmp, "boot sector loads the rest"
         cmpb $0, drive
         right je, "DL is the floppy"
@@ -215,7 +218,13 @@ part2:
 2:      xor %al, %al
         jmp leave
 1:      mov $1, %al
-leave:  mov $0xf4, %dx
+leave:  mov %al, %bl
+        mov $0x3fd, %dx /* the last character has to leave */
+1:      in %dx, %al
+        test $0x40, %al
+        jz 1b
+        mov %bl, %al
+        mov $0xf4, %dx
         out %al, %dx
         mov $shutdown, %si
         mov $0x8900, %dx
