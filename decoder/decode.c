@@ -356,6 +356,10 @@ static void take_flags(struct insn *out, const ZydisDecodedInstruction *zi)
         out->flags_read |= FLAG_AF;
         out->flags_written |= FLAGS_ARITH;
         break;
+    case ZYDIS_MNEMONIC_PTEST:
+    case ZYDIS_MNEMONIC_VPTEST:
+    case ZYDIS_MNEMONIC_VTESTPS:
+    case ZYDIS_MNEMONIC_VTESTPD:
     case ZYDIS_MNEMONIC_AAM:
     case ZYDIS_MNEMONIC_AAD:
         out->flags_written |= FLAGS_ARITH;

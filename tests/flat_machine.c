@@ -149,9 +149,14 @@ void flat_machine_destroy(struct flat_machine *m)
     free(m);
 }
 
-uint8_t *flat_machine_code(struct flat_machine *m)
+static const uint8_t *code_pages(struct flat_machine *m)
 {
     return memory_ram_hva(&m->mem, gpa(CODE));
+}
+
+void flat_machine_write_code(struct flat_machine *m, const uint8_t *code)
+{
+    memory_write(&m->mem, gpa(CODE), code, NATIVE32_CODE_PAGES * NATIVE32_PAGE);
 }
 
 uint8_t *flat_machine_data(struct flat_machine *m)
@@ -255,7 +260,7 @@ bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c
             return false;
         if (i == (int)c->count)
             break;
-        insn_decode(&insn, flat_machine_code(m) + (cpu->rip - NATIVE32_CODE), 15, INSN_MODE_32);
+        insn_decode(&insn, code_pages(m) + (cpu->rip - NATIVE32_CODE), 15, INSN_MODE_32);
         if ((result = cpu_execute(cpu, &insn)))
             break;
     }

@@ -22,7 +22,8 @@ struct flat_machine {
 struct flat_machine *flat_machine_create(const struct engine *engine, const struct engine_options *options,
                                          const char **why);
 void flat_machine_destroy(struct flat_machine *m);
-uint8_t *flat_machine_code(struct flat_machine *m);
+/* Replaces all code pages, as DMA does: translations of the old code go. */
+void flat_machine_write_code(struct flat_machine *m, const uint8_t *code);
 uint8_t *flat_machine_data(struct flat_machine *m);
 /* Ring 3 with this state. Code and data were written before. */
 void flat_machine_load(struct flat_machine *m, const struct native32_state *in);

@@ -24,7 +24,7 @@ static bool run_case(struct flat_machine *m, struct native32 *n, struct generato
 
     if (!generator_assemble(c, native32_code(n)))
         return true;
-    memcpy(flat_machine_code(m), native32_code(n), NATIVE32_CODE_PAGES * NATIVE32_PAGE);
+    flat_machine_write_code(m, native32_code(n));
     generator_fill_memory(c, native32_data(n));
     memcpy(flat_machine_data(m), native32_data(n), DATA_BYTES);
     flat_machine_load(m, &c->state);

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* The translator against the processor: random instruction sequences run natively by the 32-bit helper and by engine bt
+ * as ring 3 of a flat 32-bit machine, from the same state on the same memory; then every register, flag, byte of memory
+ * and the exception are compared. Where the manual leaves flags open they are left out.
+ *
+ * RINGFOLD_DIFF_COUNT: how many cases (default: a bounded run); RINGFOLD_DIFF_SEED: the first seed. A failing case is
+ * cut down to the shortest sequence that still fails, and printed with its seed, its listing and both states. */
+#include "tests/flat_machine.h"
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The translator may not be there yet: the test is skipped then. */
+#pragma weak engine_bt
+
+enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE, FAILURES_SHOWN = 5 };
+
+struct pair {
+    struct native32 *native;
+    struct flat_machine *machine;
+    bool avx;
+};
+
+struct outcome {
+    struct native32_result real, ours;
+    const char *differs; /* NULL: equal */
+};
+
+static unsigned long setting(const char *name, unsigned long otherwise)
+{
+    const char *s = getenv(name);
+    return s && *s ? strtoul(s, NULL, 0) : otherwise;
+}
+
+static void run_both(struct pair *p, struct generator_case *c, struct outcome *o)
+{
+    struct flat_machine *m = p->machine;
+
+    o->differs = NULL;
+    if (!generator_assemble(c, native32_code(p->native)))
+        return;
+    flat_machine_write_code(m, native32_code(p->native));
+    generator_fill_memory(c, native32_data(p->native));
+    memcpy(flat_machine_data(m), native32_data(p->native), DATA_BYTES);
+    flat_machine_load(m, &c->state);
+    if (!native32_run(p->native, &c->state, &o->real))
+        return; /* stray code was stopped: nothing to compare with */
+    if (!flat_machine_run(m, &o->ours)) {
+        o->differs = "the end of the run";
+        return;
+    }
+    int at = generator_index(c, o->real.vector == VECTOR_BP ? o->real.state.eip - 1 : o->real.state.eip);
+    if (at >= 0 && o->real.vector != VECTOR_BP && generator_leaves_traces(c, (unsigned)at))
+        return;
+    o->differs = flat_machine_compare(&o->real, &o->ours, native32_data(p->native), flat_machine_data(m),
+                                      at < 0 ? FLAGS_ARITH : c->undefined[at], p->avx);
+}
+
+/* The case without instruction i; branches keep their targets. */
+static void without(const struct generator_case *c, unsigned i, struct generator_case *shorter)
+{
+    *shorter = *c;
+    memmove(&shorter->insns[i], &c->insns[i + 1], (c->count - i - 1) * sizeof c->insns[0]);
+    shorter->count--;
+    for (unsigned k = 0; k < shorter->count; k++)
+        if (shorter->insns[k].branch && shorter->insns[k].target > i)
+            shorter->insns[k].target--;
+    for (unsigned k = 0; k < shorter->count; k++) /* no loops */
+        if (shorter->insns[k].branch && shorter->insns[k].target <= k)
+            shorter->insns[k].target = (uint8_t)(k + 1);
+}
+
+static void minimise(struct pair *p, struct generator_case *c, struct outcome *o)
+{
+    bool shorter_found = true;
+    while (shorter_found) {
+        shorter_found = false;
+        for (unsigned i = c->count; i-- > 0;) {
+            struct generator_case shorter;
+            struct outcome result;
+            without(c, i, &shorter);
+            run_both(p, &shorter, &result);
+            if (result.differs) {
+                *c = shorter;
+                shorter_found = true;
+            }
+        }
+    }
+    run_both(p, c, o);
+}
+
+static void print_memory_difference(struct pair *p)
+{
+    const uint8_t *a = native32_data(p->native), *b = flat_machine_data(p->machine);
+    for (unsigned i = 0, shown = 0; i < DATA_BYTES && shown < 16; i++) {
+        if (a[i] == b[i])
+            continue;
+        printf("    [%08x] processor %02x, bt %02x\n", NATIVE32_DATA + i, a[i], b[i]);
+        shown++;
+    }
+}
+
+static void report(struct pair *p, struct generator_case *c, const char *first)
+{
+    struct outcome o;
+    minimise(p, c, &o);
+    printf("differential: %s differs (%s at first)\n", o.differs ? o.differs : "nothing", first);
+    flat_machine_print_case(c);
+    struct native32_result start = {.state = c->state};
+    flat_machine_print("start", &start, p->avx);
+    flat_machine_print("processor", &o.real, p->avx);
+    flat_machine_print("bt", &o.ours, p->avx);
+    print_memory_difference(p);
+}
+
+static bool pair_open(struct pair *p)
+{
+    static const struct engine_options options = {.verify_code = true, .cache_size = 0};
+    const char *why = "the translator is not built in";
+
+    if (!&engine_bt) {
+        test_skip(why);
+        return false;
+    }
+    p->native = native32_start(&why);
+    if (!p->native) {
+        test_skip(why);
+        return false;
+    }
+    p->machine = flat_machine_create(&engine_bt, &options, &why);
+    CU_ASSERT(p->machine != NULL);
+    if (!p->machine) {
+        printf("differential: %s\n", why);
+        native32_stop(p->native);
+        return false;
+    }
+    p->avx = p->machine->model.xcr0_mask & 4;
+    return true;
+}
+
+static void compare_many(const struct generator_options *options, unsigned long count)
+{
+    unsigned long seed = setting("RINGFOLD_DIFF_SEED", 1), n = setting("RINGFOLD_DIFF_COUNT", count);
+    unsigned failures = 0;
+    struct pair p;
+
+    if (!pair_open(&p))
+        return;
+    for (unsigned long i = 0; i < n && failures < FAILURES_SHOWN; i++) {
+        struct generator_case c;
+        struct outcome o;
+        generator_make(&c, seed + i, options);
+        run_both(&p, &c, &o);
+        if (!o.differs)
+            continue;
+        failures++;
+        report(&p, &c, o.differs);
+    }
+    CU_ASSERT(failures == 0);
+    flat_machine_destroy(p.machine);
+    native32_stop(p.native);
+}
+
+static void single_instructions(void)
+{
+    compare_many(&(struct generator_options){.length = 1, .no_branches = true}, 3000);
+}
+
+static void sequences(void)
+{
+    compare_many(&(struct generator_options){.length = 12}, 2000);
+}
+
+TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
+           {"sequences with branches, translated and native", sequences})
