@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Guest memory by linear address: page crossings, devices and translated pages are handled here and nowhere else.
  *
- * An access first finds out what stands behind each of its (at most two) pages, and only then moves bytes, so a fault on
- * the second page leaves the first one untouched. No libc: the guest's vector state may be live. */
+ * An access first finds out what stands behind each of its (at most two) pages, and only then moves bytes, so a fault
+ * on the second page leaves the first one untouched. No libc: the guest's vector state may be live. */
 #include "cpu/internal.h"
 
 void (*cpu_code_written_hook)(struct cpu *cpu, gpa_t addr, unsigned len);
@@ -234,7 +234,11 @@ int cpu_read_seg(struct cpu *cpu, enum seg seg, uint64_t off, void *buf, unsigne
     uint64_t gva;
     if (cpu_segment_check(cpu, seg, off, size, false, &gva))
         return CPU_FAULT;
-    return cpu_read_linear(cpu, gva, buf, size, MMU_READ | cpu_access_rights(cpu));
+    if (cpu_read_linear(cpu, gva, buf, size, MMU_READ | cpu_access_rights(cpu)))
+        return CPU_FAULT;
+    if (cpu->accessed)
+        cpu->accessed(cpu, gva, size, false);
+    return CPU_OK;
 }
 
 int cpu_write_seg(struct cpu *cpu, enum seg seg, uint64_t off, const void *buf, unsigned size)
@@ -242,5 +246,9 @@ int cpu_write_seg(struct cpu *cpu, enum seg seg, uint64_t off, const void *buf, 
     uint64_t gva;
     if (cpu_segment_check(cpu, seg, off, size, true, &gva))
         return CPU_FAULT;
-    return cpu_write_linear(cpu, gva, buf, size, MMU_WRITE | cpu_access_rights(cpu));
+    if (cpu_write_linear(cpu, gva, buf, size, MMU_WRITE | cpu_access_rights(cpu)))
+        return CPU_FAULT;
+    if (cpu->accessed)
+        cpu->accessed(cpu, gva, size, true);
+    return CPU_OK;
 }

@@ -145,6 +145,8 @@ struct cpu {
     /* Set by the engine. mode_changed: CS, CPL, CR0, CR4, EFER, RFLAGS.VM/TF/AC or a segment's flatness may have changed.
      * Called by cpu/ after such a change. */
     void (*mode_changed)(struct cpu *cpu);
+    /* Set by the engine while data breakpoints are enabled: told of explicit accesses that C code makes. */
+    void (*accessed)(struct cpu *cpu, uint64_t gva, unsigned size, bool write);
     void *engine; /* the engine's own state of this vCPU */
 };
 
@@ -171,6 +173,8 @@ void cpu_fpu_unload(struct cpu *cpu); /* host registers -> cpu->xsave, when live
 void cpu_fpu_load(struct cpu *cpu);   /* cpu->xsave -> host registers */
 /* Checks before an x87/MMX/SSE/AVX instruction: CR0.EM/TS/MP, CR4.OSFXSR, OSXSAVE, XCR0. CPU_OK or CPU_FAULT. */
 int cpu_fpu_check(struct cpu *cpu, const struct insn *insn);
+/* An x87 error waits (FSW.ES): #MF, or FERR# when CR0.NE is clear. CPU_OK: go on with the instruction. */
+int cpu_fpu_pending_error(struct cpu *cpu);
 
 /* ---- raising (cpu/exception.c) ---- */
 int cpu_raise_fault(struct cpu *cpu, unsigned vector);                       /* returns CPU_FAULT */

@@ -123,6 +123,8 @@ static bool find_host(struct string_op *s, uint64_t gva, uint64_t n, bool write,
     struct mmu_fault fault;
     unsigned access = s->rights | (write ? MMU_WRITE : MMU_READ);
 
+    if (s->cpu->accessed)
+        return false; /* data breakpoints see every element */
     if (!cpu_long_mode(s->cpu))
         gva = (uint32_t)gva;
     const struct mmu_table_set *t = &mmu->view[mmu_view(mmu, access)];
@@ -445,14 +447,20 @@ static int element(struct string_op *s)
     }
 }
 
+/* Single step and data breakpoints trap after each element. */
+static bool traps_each_element(const struct cpu *cpu)
+{
+    return (cpu->rflags & FLAG_TF) || cpu->accessed;
+}
+
 /* A run, or one element. */
 static enum run_result step(struct string_op *s)
 {
     uint64_t n = s->repeated ? count(s) : 1, did = 0;
     bool compares = false;
 
-    if (s->cpu->rflags & FLAG_TF)
-        n = 1; /* single step traps after each element */
+    if (traps_each_element(s->cpu))
+        n = 1;
     switch (s->insn->opcode & 0xfe) {
     case 0xa4:
         run_movs(s, n, &did);
@@ -528,7 +536,7 @@ int execute_string(struct cpu *cpu, const struct insn *insn)
     do {
         result = step(&s);
     } while (result == RUN_MORE && s.bytes_done < BYTES_PER_CALL && s.elements_done < ELEMENTS_PER_CALL &&
-             !(cpu->rflags & FLAG_TF) && !board_wants_attention(&s));
+             !traps_each_element(cpu) && !board_wants_attention(&s));
     if (result == RUN_FAULT)
         return CPU_FAULT;
     return result == RUN_FINISHED ? done(cpu) : CPU_OK;

@@ -100,7 +100,7 @@ static int report_by_ferr(struct cpu *cpu)
     return cpu_raise_fault(cpu, FAULT_WAIT);
 }
 
-static int check_pending_error(struct cpu *cpu)
+int cpu_fpu_pending_error(struct cpu *cpu)
 {
     if (!(status_word(cpu) & 0x80)) /* ES */
         return CPU_OK;
@@ -174,6 +174,6 @@ int cpu_fpu_check(struct cpu *cpu, const struct insn *insn)
     if ((insn->x87 || fwait) && check_x87(cpu, fwait))
         return CPU_FAULT;
     if ((insn->x87 || insn->mmx || fwait) && waits(insn))
-        return check_pending_error(cpu);
+        return cpu_fpu_pending_error(cpu);
     return CPU_OK;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The shadow fill: one miss from end to end.
  *
- * Translated code loads table[gva >> 12], finds 0 and calls out; the translator's slow path calls mmu_access. That walks
- * the guest's tables (walk.c), which either gives a guest #PF or a guest-physical address. The pmap tells which host page
- * stands behind it for reads and for writes. When the page's state allows direct access, the delta (host page - guest
- * page) goes into the table of the view whose rights the access had, and a fill record remembers the entry, chained by
- * gfn, so that a flush touches only what was filled. Write entries are given only for pages whose writes nobody wants to
- * see: not for pages with translated code, traced pages, ROM, or pages whose D bit the guest has not yet had set. */
+ * Translated code loads table[gva >> 12], finds 0 and calls out; the translator's slow path calls mmu_access. That
+ * walks the guest's tables (walk.c), which either gives a guest #PF or a guest-physical address. The pmap tells which
+ * host page stands behind it for reads and for writes. When the page's state allows direct access, the delta (host page
+ * - guest page) goes into the table of the view whose rights the access had, and a fill record remembers the entry,
+ * chained by gfn, so that a flush touches only what was filled. Write entries are given only for pages whose writes
+ * nobody wants to see: not for pages with translated code, traced pages, ROM, or pages whose D bit the guest has not
+ * yet had set. */
 #include "shadowmmu/mmu.h"
 
 #include "shadowmmu/walk.h"
@@ -106,10 +107,10 @@ static void fill_link(struct mmu *mmu, uint32_t n)
     *head = n;
 }
 
-static void notify(struct mmu *mmu, bool all, uint64_t gva)
+static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
 {
     if (mmu->flushed)
-        mmu->flushed(mmu->opaque, all, gva);
+        mmu->flushed(mmu->opaque, kind, gva);
 }
 
 void mmu_flush(struct mmu *mmu, bool global_too)
@@ -134,7 +135,7 @@ void mmu_flush(struct mmu *mmu, bool global_too)
         mmu->fill_hash[gfn_hash(mmu->fills[i].gfn)] = 0;
     for (uint32_t i = 1; i < kept; i++)
         fill_link(mmu, i);
-    notify(mmu, true, 0);
+    notify(mmu, global_too ? MMU_FLUSH_ALL : MMU_FLUSH_NONGLOBAL, 0);
 }
 
 void mmu_invlpg(struct mmu *mmu, uint64_t gva)
@@ -145,7 +146,7 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
         mmu->view[v].read[page] = 0;
         mmu->view[v].write[page] = 0;
     }
-    notify(mmu, false, gva);
+    notify(mmu, MMU_FLUSH_PAGE, gva);
 }
 
 void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
@@ -225,7 +226,8 @@ static void fill(struct mmu *mmu, uint64_t gva, enum mmu_view view, const struct
     uint64_t *read = &mmu->view[view].read[index], *write = &mmu->view[view].write[index];
     uint8_t flags = mmu->mem->flags[gfn];
     bool writable = page.read == page.write && !(flags & (MEMORY_PAGE_CODE | MEMORY_PAGE_TRACED)) &&
-                    view_may_write(mmu, w, view) && (writing || !(flags & MEMORY_PAGE_LOG) || (flags & MEMORY_PAGE_DIRTY));
+                    view_may_write(mmu, w, view) &&
+                    (writing || !(flags & MEMORY_PAGE_LOG) || (flags & MEMORY_PAGE_DIRTY));
     if (!page.read)
         return;
     if (!*read && !*write) {

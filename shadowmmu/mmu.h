@@ -37,9 +37,11 @@ struct mmu_fault {
 enum mmu_view { MMU_VIEW_USER, MMU_VIEW_SUPERVISOR, MMU_VIEW_SMAP, MMU_VIEW_COUNT };
 
 struct mmu_table_set {
-    uint64_t *read;  /* host delta, 0: not here */
+    uint64_t *read; /* host delta, 0: not here */
     uint64_t *write;
 };
+
+enum mmu_flush_kind { MMU_FLUSH_ALL, MMU_FLUSH_NONGLOBAL, MMU_FLUSH_PAGE };
 
 struct mmu_fill;
 
@@ -60,7 +62,7 @@ struct mmu {
     uint32_t fill_count, fill_max;
     uint32_t *fill_hash; /* by gfn: first fill record, for dropping a page's entries */
     /* a flush by the engine: code map and block chains derived from the address space must go */
-    void (*flushed)(void *opaque, bool all, uint64_t gva);
+    void (*flushed)(void *opaque, enum mmu_flush_kind kind, uint64_t gva);
     void *opaque;
 
     struct {

@@ -182,7 +182,8 @@ int walk_guest(struct mmu *mmu, uint64_t gva, unsigned access, struct walk *out,
 {
     mmu->stats.walks++;
     if (!(mmu->cr0 & CR0_PG_BIT)) {
-        *out = (struct walk){.addr = gpa(gva & mmu->a20_mask), .user = true, .write = true, .dirty = true, .global = true};
+        *out =
+            (struct walk){.addr = gpa(gva & mmu->a20_mask), .user = true, .write = true, .dirty = true, .global = true};
         return 0;
     }
     return walk_levels(mmu, gva, access, out, fault);

@@ -6,12 +6,12 @@
 #include "shadowmmu/mmu.h"
 
 struct walk {
-    gpa_t addr;       /* of the byte asked for */
-    bool user;        /* U/S set at every level */
-    bool write;       /* R/W set at every level */
+    gpa_t addr; /* of the byte asked for */
+    bool user;  /* U/S set at every level */
+    bool write; /* R/W set at every level */
     bool no_execute;
-    bool dirty;       /* D of the leaf, after this access */
-    bool global;      /* G of the leaf, and CR4.PGE */
+    bool dirty;  /* D of the leaf, after this access */
+    bool global; /* G of the leaf, and CR4.PGE */
 };
 
 /* Walks for one access, checks its rights, sets A and D. 0, or -1 with *fault filled. */

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+#include "bt/cache.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { MAP_BYTES = PAGE_SIZE * 4 };
+
+static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
+
+static void *reserve(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* A free range of the low 2 GiB. */
+static uint8_t *reserve_low(size_t size)
+{
+    for (uintptr_t at = LOW_START; at + size <= LOW_END; at += LOW_STEP) {
+        void *p =
+            mmap((void *)at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (p == (void *)at)
+            return p;
+        if (p != MAP_FAILED)
+            munmap(p, size);
+    }
+    return NULL;
+}
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+static bool tables_allocate(struct bt_cache *c)
+{
+    c->block_max = (uint32_t)(c->size / 160);
+    c->page_max = 1 << 16;
+    c->frame_max = 1 << 15;
+    c->exit_max = c->block_max * 2;
+    c->record_max = (uint32_t)(c->size / 24);
+    c->site_max = 1 << 18;
+    c->blocks = reserve(c->block_max * sizeof *c->blocks);
+    c->pages = reserve(c->page_max * sizeof *c->pages);
+    c->frames = reserve(c->frame_max * sizeof *c->frames);
+    c->exits = reserve(c->exit_max * sizeof *c->exits);
+    c->records = reserve(c->record_max * sizeof *c->records);
+    c->sites = reserve(c->site_max * sizeof *c->sites);
+    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->sites;
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
+        c->slots[i].table = reserve((1u << 20) * sizeof(uint32_t));
+        c->slots[i].filled = reserve((1u << 20) * sizeof(uint32_t));
+        ok = ok && c->slots[i].table && c->slots[i].filled;
+    }
+    return ok;
+}
+
+static void counters_reset(struct bt_cache *c)
+{
+    /* index 0 is "none" everywhere */
+    c->block_count = c->page_count = c->frame_count = c->exit_count = c->record_count = c->site_count = 1;
+    c->maps_used = MAP_BYTES;
+    c->used = c->glue_size;
+}
+
+struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len)
+{
+    size_t code = round_up(cache_size ? cache_size : 96u << 20, PAGE_SIZE);
+    size_t state = round_up(sizeof(struct bt_vcpu), PAGE_SIZE);
+    size_t maps = 384u << 20;
+    size_t total = state + code + maps;
+    uint8_t *low = reserve_low(total);
+    if (!low) {
+        snprintf(err, err_len, "bt: no %zu MiB of address space free below 2 GiB for the code cache", total >> 20);
+        return NULL;
+    }
+    int fd = memfd_create("ringfold-code", MFD_CLOEXEC);
+    void *v = mmap(low, state, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    struct bt_cache *c = reserve(sizeof *c);
+    if (fd < 0 || ftruncate(fd, (off_t)code) || v == MAP_FAILED || !c)
+        goto fail;
+    struct bt_vcpu *vcpu = v;
+    vcpu->cache = c;
+    c->vcpu = vcpu;
+    c->fd = fd;
+    c->size = code;
+    c->exec_view = mmap(low + state, code, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
+    c->write_view = mmap(NULL, code, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    c->maps = mmap(low + state + code, maps, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    c->maps_max = (uint32_t)maps;
+    if (c->exec_view == MAP_FAILED || c->write_view == MAP_FAILED || c->maps == MAP_FAILED || !tables_allocate(c))
+        goto fail;
+    struct assembler a = {
+        .p = c->write_view, .end = c->write_view + PAGE_SIZE, .to_exec = c->exec_view - c->write_view};
+    bt_glue_emit(c, &a);
+    c->glue_size = PAGE_SIZE;
+    counters_reset(c);
+    return vcpu;
+fail:
+    snprintf(err, err_len, "bt: cannot map a code cache of %zu MiB: %s", code >> 20, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    munmap(low, total);
+    return NULL;
+}
+
+static void release(void *p, size_t size)
+{
+    if (p)
+        munmap(p, size);
+}
+
+void bt_cache_destroy(struct bt_vcpu *v)
+{
+    struct bt_cache *c = v->cache;
+    release(c->blocks, c->block_max * sizeof *c->blocks);
+    release(c->pages, c->page_max * sizeof *c->pages);
+    release(c->frames, c->frame_max * sizeof *c->frames);
+    release(c->exits, c->exit_max * sizeof *c->exits);
+    release(c->records, c->record_max * sizeof *c->records);
+    release(c->sites, c->site_max * sizeof *c->sites);
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
+        release(c->slots[i].table, (1u << 20) * sizeof(uint32_t));
+        release(c->slots[i].filled, (1u << 20) * sizeof(uint32_t));
+    }
+    munmap(c->write_view, c->size);
+    close(c->fd);
+    size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;
+    munmap(c, sizeof *c);
+    munmap(v, total);
+}
+
+/* ---- exec slots ---- */
+
+#define FILLED_GLOBAL (1u << 31)
+
+static void slot_clear(struct bt_exec_slot *s, bool keep_global)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->filled_count; i++) {
+        uint32_t page = s->filled[i];
+        if (keep_global && (page & FILLED_GLOBAL))
+            s->filled[kept++] = page;
+        else
+            s->table[page & ~FILLED_GLOBAL] = 0;
+    }
+    s->filled_count = kept;
+}
+
+void bt_cache_select(struct bt_cache *c)
+{
+    struct bt_vcpu *v = c->vcpu;
+    struct bt_exec_slot *oldest = &c->slots[0];
+    struct bt_exec_slot *s = NULL;
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
+        struct bt_exec_slot *t = &c->slots[i];
+        if (t->used && t->mode == v->mode && t->code_base == v->code_base && t->code_limit == v->code_limit) {
+            s = t;
+            break;
+        }
+        if (t->used < oldest->used)
+            oldest = t;
+    }
+    if (!s) {
+        s = oldest;
+        slot_clear(s, false);
+        s->mode = v->mode;
+        s->code_base = v->code_base;
+        s->code_limit = v->code_limit;
+    }
+    s->used = ++c->slot_tick;
+    c->slot = s;
+    v->exec = s->table;
+}
+
+void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
+{
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
+        if (kind == MMU_FLUSH_PAGE)
+            c->slots[i].table[(uint32_t)gva >> PAGE_SHIFT] = 0;
+        else
+            slot_clear(&c->slots[i], kind == MMU_FLUSH_NONGLOBAL);
+    }
+}
+
+void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global)
+{
+    struct bt_exec_slot *s = c->slot;
+    uint32_t index = (uint32_t)lin & 0xfffff;
+    if (!s->table[index]) {
+        if (s->filled_count == 1u << 20)
+            slot_clear(s, false);
+        s->filled[s->filled_count++] = index | (global ? FILLED_GLOBAL : 0);
+    }
+    s->table[index] = c->pages[page].map;
+    c->vcpu->stats.map_fills++;
+}
+
+/* ---- pages, frames, blocks ---- */
+
+static uint32_t hash(uint64_t a, uint64_t b)
+{
+    return (uint32_t)((a * 0x9e3779b97f4a7c15ull + b * 0xc2b2ae3d27d4eb4full) >> 48) & (BT_HASH - 1);
+}
+
+/* memset without vector registers: the guest's may be live. */
+static void frame_clear(struct bt_frame *f)
+{
+    void *to = f;
+    size_t n = sizeof *f;
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0) : "memory");
+}
+
+static struct bt_frame *frame_find(struct bt_cache *c, uint64_t gfn)
+{
+    for (uint32_t i = c->frame_hash[hash(gfn, 0)]; i; i = c->frames[i].next_hash)
+        if (c->frames[i].gfn == gfn)
+            return &c->frames[i];
+    return NULL;
+}
+
+static struct bt_frame *frame_make(struct bt_cache *c, uint64_t gfn)
+{
+    struct bt_frame *f = frame_find(c, gfn);
+    if (f)
+        return f;
+    uint32_t n = c->frame_count++;
+    f = &c->frames[n];
+    frame_clear(f);
+    f->gfn = gfn;
+    uint32_t *head = &c->frame_hash[hash(gfn, 0)];
+    f->next_hash = *head;
+    *head = n;
+    return f;
+}
+
+bool bt_cache_full(const struct bt_cache *c)
+{
+    return c->size - c->used < 128 << 10 || c->block_max - c->block_count < 8 || c->page_max - c->page_count < 8 ||
+           c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 16 ||
+           c->record_max - c->record_count < 4 * BT_BLOCK_MAX_INSNS ||
+           c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS || c->maps_max - c->maps_used < 4 * MAP_BYTES;
+}
+
+uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p)
+{
+    return (uint32_t *)(c->maps + p->map);
+}
+
+uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
+{
+    struct bt_vcpu *v = c->vcpu;
+    uint32_t *head = &c->page_hash[hash(gfn, lin ^ v->mode)];
+    for (uint32_t i = *head; i; i = c->pages[i].next_hash) {
+        const struct bt_page *p = &c->pages[i];
+        if (p->gfn == gfn && p->lin == lin && p->mode == v->mode && p->code_base == v->code_base &&
+            p->code_limit == v->code_limit)
+            return i;
+    }
+    uint32_t n = c->page_count++;
+    struct bt_frame *f = frame_make(c, gfn);
+    c->pages[n] = (struct bt_page){.gfn = gfn,
+                                   .lin = lin,
+                                   .code_base = v->code_base,
+                                   .code_limit = v->code_limit,
+                                   .mode = v->mode,
+                                   .map = c->maps_used,
+                                   .next_hash = *head,
+                                   .next_frame = f->pages};
+    c->maps_used += MAP_BYTES;
+    *head = n;
+    f->pages = n;
+    return n;
+}
+
+struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset)
+{
+    for (uint32_t i = c->pages[page].blocks; i; i = c->blocks[i].next)
+        if (c->blocks[i].offset == offset)
+            return &c->blocks[i];
+    return NULL;
+}
+
+static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned to)
+{
+    struct bt_frame *f = frame_make(c, gfn);
+    f->live++;
+    for (unsigned i = from; i < to; i++)
+        f->bytes[i / 64] |= 1ull << i % 64;
+    struct memory *m = c->vcpu->mem;
+    if (gfn < m->page_count && !(m->flags[gfn] & MEMORY_PAGE_CODE)) {
+        atomic_fetch_or(&m->flags[gfn], MEMORY_PAGE_CODE);
+        mmu_drop_gfn(&c->vcpu->cpu.mmu, gfn, true);
+    }
+}
+
+void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
+{
+    struct bt_page *p = &c->pages[b->page];
+    unsigned end = b->offset + b->length;
+    b->next = p->blocks;
+    p->blocks = (uint32_t)(b - c->blocks);
+    mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
+    if (end > PAGE_SIZE)
+        mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
+    else if (!(p->mode & BT_MODE_SINGLE))
+        bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - c->glue.miss);
+}
+
+/* ---- chains ---- */
+
+void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
+{
+    struct bt_exit_record *e = &c->exits[exit];
+    if (e->target || c->blocks[e->block].dead || target->dead)
+        return;
+    uintptr_t to = e->backward ? target->entry : target->entry + target->body;
+    if (e->flags_saved && target->flags_in)
+        to = target->entry - BT_ENTRY_SAVED;
+    struct assembler a = {.to_exec = c->exec_view - c->write_view};
+    asm_patch32(&a, e->site, to);
+    e->target = (uint32_t)(target - c->blocks);
+    e->next = target->incoming;
+    target->incoming = exit;
+    c->vcpu->stats.chains++;
+}
+
+static void unlink_exit(struct bt_cache *c, uint32_t exit)
+{
+    struct bt_exit_record *e = &c->exits[exit];
+    if (!e->target)
+        return;
+    for (uint32_t *p = &c->blocks[e->target].incoming; *p; p = &c->exits[*p].next)
+        if (*p == exit) {
+            *p = e->next;
+            break;
+        }
+    e->target = 0;
+    struct assembler a = {.to_exec = c->exec_view - c->write_view};
+    asm_patch32(&a, e->site, e->stub);
+}
+
+/* ---- invalidation ---- */
+
+static void frame_release(struct bt_cache *c, uint64_t gfn)
+{
+    struct bt_frame *f = frame_find(c, gfn);
+    if (f && f->live && --f->live == 0) {
+        for (unsigned i = 0; i < sizeof f->bytes / sizeof f->bytes[0]; i++)
+            *(volatile uint64_t *)&f->bytes[i] = 0;
+        if (gfn < c->vcpu->mem->page_count)
+            atomic_fetch_and(&c->vcpu->mem->flags[gfn], (uint8_t)~MEMORY_PAGE_CODE);
+    }
+}
+
+static void block_kill(struct bt_cache *c, struct bt_block *b)
+{
+    struct bt_page *p = &c->pages[b->page];
+    b->dead = true;
+    for (uint32_t *i = &p->blocks; *i; i = &c->blocks[*i].next)
+        if (&c->blocks[*i] == b) {
+            *i = b->next;
+            break;
+        }
+    if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - c->glue.miss))
+        bt_page_map(c, p)[b->offset] = 0;
+    while (b->incoming)
+        unlink_exit(c, b->incoming);
+    for (uint32_t i = 0; i < b->exit_count; i++)
+        unlink_exit(c, b->first_exit + i);
+    frame_release(c, p->gfn);
+    if (b->second_gfn != ~0ull)
+        frame_release(c, b->second_gfn);
+    c->vcpu->stats.smc_blocks++;
+}
+
+static bool block_touches(const struct bt_cache *c, const struct bt_block *b, uint64_t gfn, unsigned from, unsigned to)
+{
+    unsigned end = b->offset + b->length;
+    if (c->pages[b->page].gfn == gfn && b->offset < to && from < end)
+        return true;
+    return b->second_gfn == gfn && from < end - PAGE_SIZE;
+}
+
+static bool drop_from_page(struct bt_cache *c, struct bt_page *p, uint64_t gfn, unsigned from, unsigned to)
+{
+    bool hit = false;
+    for (uint32_t i = p->blocks, next; i; i = next) {
+        next = c->blocks[i].next;
+        if (block_touches(c, &c->blocks[i], gfn, from, to)) {
+            block_kill(c, &c->blocks[i]);
+            hit = true;
+        }
+    }
+    return hit;
+}
+
+static bool bytes_hit(const struct bt_frame *f, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to; i++)
+        if (f->bytes[i / 64] >> i % 64 & 1)
+            return true;
+    return false;
+}
+
+bool bt_cache_written(struct bt_cache *c, uint64_t gfn, unsigned offset, unsigned len)
+{
+    struct bt_frame *f = frame_find(c, gfn);
+    if (!f || !f->live || !bytes_hit(f, offset, offset + len))
+        return false;
+    bool hit = false;
+    for (uint32_t i = f->pages; i; i = c->pages[i].next_frame)
+        hit |= drop_from_page(c, &c->pages[i], gfn, offset, offset + len);
+    /* page-crossing blocks that begin in another frame */
+    if (bytes_hit(f, 0, 15) && offset < 15)
+        for (uint32_t i = 1; i < c->page_count; i++)
+            if (c->pages[i].gfn != gfn)
+                hit |= drop_from_page(c, &c->pages[i], gfn, offset, offset + len);
+    if (hit)
+        c->vcpu->smc_hit = true;
+    return hit;
+}
+
+void bt_cache_drop_frames(struct bt_cache *c, uint64_t first, uint64_t last)
+{
+    for (uint32_t i = 1; i < c->frame_count; i++)
+        if (c->frames[i].live && c->frames[i].gfn >= first && c->frames[i].gfn <= last)
+            bt_cache_written(c, c->frames[i].gfn, 0, PAGE_SIZE);
+}
+
+struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host)
+{
+    uint32_t low = 1, high = c->block_count;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        struct bt_block *b = &c->blocks[mid];
+        if (host < b->entry - BT_ENTRY_SAVED)
+            high = mid;
+        else if (host >= b->entry + b->size)
+            low = mid + 1;
+        else
+            return b;
+    }
+    return NULL;
+}
+
+void bt_cache_flush(struct bt_cache *c)
+{
+    struct memory *m = c->vcpu->mem;
+    for (uint32_t i = 1; i < c->frame_count; i++)
+        if (c->frames[i].gfn < m->page_count)
+            atomic_fetch_and(&m->flags[c->frames[i].gfn], (uint8_t)~MEMORY_PAGE_CODE);
+    bt_cache_unmap(c, MMU_FLUSH_ALL, 0);
+    memset(c->page_hash, 0, sizeof c->page_hash);
+    memset(c->frame_hash, 0, sizeof c->frame_hash);
+    madvise(c->maps, c->maps_used, MADV_DONTNEED);
+    counters_reset(c);
+    c->vcpu->smc_hit = true;
+    c->vcpu->stats.cache_flushes++;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* The code cache of one vCPU: memory, blocks, the code map, chains and invalidation.
+ *
+ * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses). Per key there
+ * is a page record with a map of 4096 32-bit entries: byte offset in the page -> host address of the block's polling
+ * entry less that of the miss glue, so that 0 is a miss. The flat code map of the current address space is exec[linear
+ * page] -> offset of such a map. All maps lie in one sparse region in the low 2 GiB; map 0 is for ever empty, so that a
+ * zeroed exec entry misses.
+ *
+ * A block in host memory:
+ *   entry - ENTRY_SAVED  restores the flags from r13 (only when the block needs them), falls into
+ *   entry                polls cpu->events, falls into
+ *   body                 the first instruction
+ * Direct jumps inside a linear page are chained (forward ones to the body, backward ones to the poll); everything else
+ * goes through the code map. Invalidated code stays in memory until the whole cache is flushed, so a block may
+ * invalidate itself and run on to its next exit. */
+#ifndef RINGFOLD_BT_CACHE_H
+#define RINGFOLD_BT_CACHE_H
+
+#include "bt/vcpu.h"
+
+enum {
+    BT_ENTRY_SAVED = 7, /* bytes of the flag-restoring entry */
+    BT_BLOCK_MAX_INSNS = 48,
+    BT_NO_EXIT = 0
+};
+
+struct bt_insn_record { /* fault recovery: host offset of the first byte made from a guest instruction */
+    uint16_t host_offset;
+    uint16_t guest_offset; /* of the instruction in the block */
+    bool flags_saved;      /* the arithmetic flags are in r13 rather than in EFLAGS */
+    uint8_t kind;          /* enum insn record kinds: which exception a host SIGFPE/SIGSEGV stands for */
+};
+enum { BT_FAULT_OTHER, BT_FAULT_X87, BT_FAULT_VECTOR };
+
+struct bt_exit_record { /* a direct exit */
+    uint8_t *site;      /* rel32 to patch (writable view), NULL: unused */
+    uintptr_t stub;     /* where it goes while not linked */
+    uint32_t block;     /* index of the block it belongs to */
+    uint32_t target;    /* index of the block it is linked to, 0: none */
+    uint32_t next;      /* next exit linked to the same target */
+    uint64_t target_eip;
+    bool backward, flags_saved;
+};
+
+struct bt_block {
+    uintptr_t entry; /* executable address of the polling entry */
+    uint32_t body;   /* offset of the body from entry */
+    uint32_t size;   /* host bytes from entry to the end of the cold part */
+    uint32_t page;   /* index of its page record */
+    uint16_t offset; /* guest byte offset in the page */
+    uint16_t length; /* guest bytes */
+    uint32_t first_record, record_count;
+    uint32_t first_exit, exit_count;
+    uint32_t incoming;   /* first exit linked here */
+    uint32_t next;       /* next block of the page */
+    uint64_t eip;        /* guest address of the first instruction (offset in CS) */
+    uint64_t second_gfn; /* a page-crossing instruction's other frame, or ~0 */
+    uint8_t flags_in;    /* nonzero: the arithmetic flags on entry matter */
+    bool dead;
+};
+
+struct bt_page {
+    uint64_t gfn;
+    uint64_t lin; /* linear page number */
+    uint64_t code_base;
+    uint32_t code_limit;
+    uint32_t mode;
+    uint32_t map;    /* offset in the map region */
+    uint32_t blocks; /* first block */
+    uint32_t next_hash, next_frame;
+};
+
+/* One guest frame with translations. */
+struct bt_frame {
+    uint64_t gfn;
+    uint32_t pages; /* first page record */
+    uint32_t next_hash;
+    uint32_t live;      /* blocks that touch it */
+    uint64_t bytes[64]; /* bitmap of the bytes translations were made from */
+};
+
+enum { BT_HASH = 1 << 13 };
+
+struct bt_glue {
+    uintptr_t enter;              /* void (*)(uintptr_t host_code): C to translated code */
+    uintptr_t exit;               /* flags in EFLAGS, reason in r11d */
+    uintptr_t exit_saved;         /* flags in r13 */
+    uintptr_t chain, chain_saved; /* direct exit: r11d exit index; rip is stored already */
+    uintptr_t miss;               /* code map miss: r10 guest address; flags in r13: enter at miss - BT_ENTRY_SAVED */
+    uintptr_t event, event_saved; /* poll hit; rip is stored already */
+    uintptr_t fault;              /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
+    uintptr_t fault_saved;
+    uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */
+    uintptr_t post, post_saved;       /* after a write that went through the slow path */
+    uintptr_t callout, callout_saved; /* r11 site */
+};
+
+struct bt_cache {
+    struct bt_vcpu *vcpu;
+    uint8_t *exec_view, *write_view;
+    size_t size, used, glue_size;
+    int fd;
+    uint8_t *maps;                /* region of code maps, low 2 GiB */
+    uint32_t maps_used, maps_max; /* bytes */
+    struct bt_glue glue;
+    struct bt_block *blocks;
+    uint32_t block_count, block_max;
+    struct bt_page *pages;
+    uint32_t page_count, page_max;
+    struct bt_frame *frames;
+    uint32_t frame_count, frame_max;
+    struct bt_exit_record *exits;
+    uint32_t exit_count, exit_max;
+    struct bt_insn_record *records;
+    uint32_t record_count, record_max;
+    struct bt_site *sites; /* callout sites */
+    uint32_t site_count, site_max;
+    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH];
+    struct bt_exec_slot {
+        uint32_t mode;
+        uint64_t code_base;
+        uint32_t code_limit;
+        uint32_t *table;
+        uint32_t *filled; /* linear pages with an entry; bit 31: global */
+        uint32_t filled_count;
+        uint64_t used; /* for replacement */
+    } slots[16];
+    uint64_t slot_tick;
+    struct bt_exec_slot *slot; /* the current mode's */
+};
+
+/* A place in translated code that calls C with a decoded instruction. */
+struct bt_site {
+    struct insn insn;
+    uint32_t flags;
+};
+enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_REDECODE = 4 };
+
+/* Allocates the vCPU and its cache in the low 2 GiB. NULL with a reason in err. */
+struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len);
+void bt_cache_destroy(struct bt_vcpu *v);
+
+/* Chooses the exec slot for the vCPU's current mode. */
+void bt_cache_select(struct bt_cache *c);
+/* Forgets code map entries of all slots, as the TLB does: all, those of pages that are not global, or one page's. */
+void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva);
+/* Throws away every translation. Not while a block runs. */
+void bt_cache_flush(struct bt_cache *c);
+/* True when a translation might not find room any more. */
+bool bt_cache_full(const struct bt_cache *c);
+
+/* The page record for a frame in the current mode, made when missing (0 when out of room). */
+uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin);
+uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
+/* The block of page p at a byte offset, or NULL. */
+struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
+/* Makes exec[lin] point to the page's map. */
+void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
+/* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */
+void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
+void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);
+/* The guest's bytes changed: drops the blocks made from them. Returns true when any was dropped. */
+bool bt_cache_written(struct bt_cache *c, uint64_t gfn, unsigned offset, unsigned len);
+/* Drops all blocks of frames [first, last]. */
+void bt_cache_drop_frames(struct bt_cache *c, uint64_t first, uint64_t last);
+/* The block that a host address lies in, or NULL. */
+struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host);
+
+/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is. */
+void bt_emit_restore_flags(struct assembler *a);
+/* EFLAGS -> r13. EFLAGS stay what they are. */
+void bt_emit_save_flags(struct assembler *a);
+/* glue.c: emits the fixed code at the start of the cache. */
+void bt_glue_emit(struct bt_cache *c, struct assembler *a);
+
+#endif

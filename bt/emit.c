@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+#include "bt/emit.h"
+
+#include <assert.h>
+#include <string.h>
+
+void asm_byte(struct assembler *a, uint8_t b)
+{
+    if (a->p >= a->end) {
+        a->overflow = true;
+        return;
+    }
+    *a->p++ = b;
+}
+
+void asm_u32(struct assembler *a, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        asm_byte(a, (uint8_t)(v >> 8 * i));
+}
+
+void asm_u64(struct assembler *a, uint64_t v)
+{
+    asm_u32(a, (uint32_t)v);
+    asm_u32(a, (uint32_t)(v >> 32));
+}
+
+static void modrm_memory(struct assembler *a, unsigned reg, struct rm rm, unsigned imm_len)
+{
+    unsigned field = (reg & 7) << 3;
+    if (rm.kind == RM_RIP) {
+        asm_byte(a, (uint8_t)(field | 5));
+        int64_t rel = rm.disp - (int64_t)(asm_here(a) + 4 + imm_len);
+        assert(rel == (int32_t)rel);
+        asm_u32(a, (uint32_t)rel);
+        return;
+    }
+    if (rm.base == NO_REG) { /* [index*scale + disp32] or [disp32] */
+        unsigned scale = rm.index == NO_REG ? 0 : (unsigned)__builtin_ctz(rm.scale);
+        asm_byte(a, (uint8_t)(field | 4));
+        asm_byte(a, (uint8_t)(scale << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 | 5));
+        asm_u32(a, (uint32_t)rm.disp);
+        return;
+    }
+    unsigned mod = rm.disp == 0 && (rm.base & 7) != RBP ? 0 : rm.disp == (int8_t)rm.disp ? 1 : 2;
+    if (rm.index != NO_REG || (rm.base & 7) == RSP) {
+        asm_byte(a, (uint8_t)(mod << 6 | field | 4));
+        asm_byte(a, (uint8_t)((unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 |
+                              (rm.base & 7)));
+    } else {
+        asm_byte(a, (uint8_t)(mod << 6 | field | (rm.base & 7)));
+    }
+    if (mod == 1)
+        asm_byte(a, (uint8_t)rm.disp);
+    else if (mod == 2)
+        asm_u32(a, (uint32_t)rm.disp);
+}
+
+static void modrm(struct assembler *a, unsigned reg, struct rm rm, unsigned imm_len)
+{
+    if (rm.kind == RM_REG)
+        asm_byte(a, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm.base & 7)));
+    else
+        modrm_memory(a, reg, rm, imm_len);
+}
+
+void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len)
+{
+    unsigned rex = (op & OP_W ? 8 : 0) | (reg & 8 ? 4 : 0);
+    bool force = (op & OP_BYTE_REG) && reg >= 4 && reg < 8;
+    if (rm.kind != RM_RIP) {
+        if (rm.base != NO_REG)
+            rex |= rm.base & 8 ? 1 : 0;
+        if (rm.kind == RM_MEM && rm.index != NO_REG)
+            rex |= rm.index & 8 ? 2 : 0;
+        force = force || ((op & OP_BYTE_RM) && rm.kind == RM_REG && rm.base >= 4 && rm.base < 8);
+    }
+    assert(!(op & (OP_HIGH_REG | OP_HIGH_RM)) || (!rex && !force));
+    if (op & OP_LOCK)
+        asm_byte(a, 0xf0);
+    if (op & OP_66)
+        asm_byte(a, 0x66);
+    if (op & OP_F2)
+        asm_byte(a, 0xf2);
+    if (op & OP_F3)
+        asm_byte(a, 0xf3);
+    if (rex || force)
+        asm_byte(a, (uint8_t)(0x40 | rex));
+    unsigned map = op >> 8 & 0xff;
+    if (map)
+        asm_byte(a, 0x0f);
+    if (map == 2)
+        asm_byte(a, 0x38);
+    if (map == 3)
+        asm_byte(a, 0x3a);
+    asm_byte(a, (uint8_t)op);
+    modrm(a, reg, rm, imm_len);
+}
+
+void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
+             unsigned vvvv, struct rm rm, unsigned imm_len)
+{
+    bool r = reg & 8, x = rm.kind == RM_MEM && rm.index != NO_REG && (rm.index & 8),
+         b = rm.kind != RM_RIP && rm.base != NO_REG && (rm.base & 8);
+    asm_byte(a, 0xc4);
+    asm_byte(a, (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map));
+    asm_byte(a, (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp));
+    asm_byte(a, opcode);
+    modrm(a, reg, rm, imm_len);
+}
+
+void asm_shrx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
+{
+    asm_vex(a, 2, 3, w, false, 0xf7, reg, count, rm_reg(src), 0);
+}
+
+void asm_shlx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
+{
+    asm_vex(a, 2, 1, w, false, 0xf7, reg, count, rm_reg(src), 0);
+}
+
+void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
+{
+    asm_vex(a, 3, 3, w, false, 0xf0, reg, 0, rm_reg(src), 1);
+    asm_byte(a, (uint8_t)count);
+}
+
+void asm_mov_imm32(struct assembler *a, unsigned reg, uint32_t v)
+{
+    if (reg & 8)
+        asm_byte(a, 0x41);
+    asm_byte(a, (uint8_t)(0xb8 | (reg & 7)));
+    asm_u32(a, v);
+}
+
+void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v)
+{
+    if (v == (uint32_t)v) {
+        asm_mov_imm32(a, reg, (uint32_t)v);
+        return;
+    }
+    asm_byte(a, (uint8_t)(0x48 | (reg & 8 ? 1 : 0)));
+    asm_byte(a, (uint8_t)(0xb8 | (reg & 7)));
+    asm_u64(a, v);
+}
+
+void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t v)
+{
+    asm_op(a, OP_MOV_IMM, 0, rm_at(address), 4);
+    asm_u32(a, v);
+}
+
+void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm)
+{
+    bool small = imm == (int8_t)imm;
+    asm_op(a, (small ? OP_GROUP1_IMM8 : OP_GROUP1_IMM32) | (w ? OP_W : 0), ext, rm, small ? 1 : 4);
+    if (small)
+        asm_byte(a, (uint8_t)imm);
+    else
+        asm_u32(a, (uint32_t)imm);
+}
+
+static uint8_t *rel32(struct assembler *a, uintptr_t target)
+{
+    uint8_t *at = a->p;
+    asm_u32(a, (uint32_t)(target - (asm_here(a) + 4)));
+    return at;
+}
+
+uint8_t *asm_jmp32(struct assembler *a, uintptr_t target)
+{
+    asm_byte(a, 0xe9);
+    return rel32(a, target);
+}
+
+uint8_t *asm_jcc32(struct assembler *a, unsigned cc, uintptr_t target)
+{
+    asm_byte(a, 0x0f);
+    asm_byte(a, (uint8_t)(0x80 | cc));
+    return rel32(a, target);
+}
+
+uint8_t *asm_call32(struct assembler *a, uintptr_t target)
+{
+    asm_byte(a, 0xe8);
+    return rel32(a, target);
+}
+
+static uint8_t *rel8(struct assembler *a, uint8_t opcode)
+{
+    asm_byte(a, opcode);
+    asm_byte(a, 0);
+    return a->p - 1;
+}
+
+uint8_t *asm_jcc8(struct assembler *a, unsigned cc)
+{
+    return rel8(a, (uint8_t)(0x70 | cc));
+}
+
+uint8_t *asm_jmp8(struct assembler *a)
+{
+    return rel8(a, 0xeb);
+}
+
+uint8_t *asm_jrcxz(struct assembler *a)
+{
+    return rel8(a, 0xe3);
+}
+
+void asm_land8(struct assembler *a, uint8_t *at)
+{
+    if (a->overflow)
+        return;
+    intptr_t rel = a->p - (at + 1);
+    assert(rel == (int8_t)rel);
+    *at = (uint8_t)rel;
+}
+
+void asm_patch32(const struct assembler *a, uint8_t *at, uintptr_t target)
+{
+    if (a->overflow)
+        return;
+    uint32_t rel = (uint32_t)(target - ((uintptr_t)at + (uintptr_t)a->to_exec + 4));
+    memcpy(at, &rel, 4);
+}
+
+void asm_land32(struct assembler *a, uint8_t *at)
+{
+    asm_patch32(a, at, asm_here(a));
+}
+
+void asm_nop(struct assembler *a, unsigned bytes)
+{
+    static const uint8_t nops[9][9] = {{0x90},
+                                       {0x66, 0x90},
+                                       {0x0f, 0x1f, 0},
+                                       {0x0f, 0x1f, 0x40, 0},
+                                       {0x0f, 0x1f, 0x44, 0, 0},
+                                       {0x66, 0x0f, 0x1f, 0x44, 0, 0},
+                                       {0x0f, 0x1f, 0x80, 0, 0, 0, 0},
+                                       {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0},
+                                       {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0}};
+    while (bytes) {
+        unsigned n = bytes > 9 ? 9 : bytes;
+        for (unsigned i = 0; i < n; i++)
+            asm_byte(a, nops[n - 1][i]);
+        bytes -= n;
+    }
+}

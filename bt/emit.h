@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* Host instruction encoding: one function for every ModRM form, opcode constants beside it.
+ *
+ * An assembler buffer writes through the writable view of the code cache; addresses are those of the executable view.
+ * Context fields and glue lie within 2 GiB of the code, so that they are addressed relative to RIP. */
+#ifndef RINGFOLD_BT_EMIT_H
+#define RINGFOLD_BT_EMIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum host_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NO_REG = 0xff };
+
+struct assembler {
+    uint8_t *p;       /* next byte, writable view */
+    uint8_t *end;     /* no emission may pass this; overflow is set instead */
+    intptr_t to_exec; /* executable address - writable address */
+    bool overflow;
+};
+
+/* The r/m operand. */
+struct rm {
+    enum { RM_REG, RM_MEM, RM_RIP } kind;
+    uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
+    int64_t disp;               /* RM_RIP: the absolute address */
+};
+
+static inline struct rm rm_reg(enum host_reg r)
+{
+    return (struct rm){.kind = RM_REG, .base = (uint8_t)r};
+}
+static inline struct rm rm_mem(enum host_reg base, int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = (uint8_t)base, .index = NO_REG, .scale = 1, .disp = disp};
+}
+static inline struct rm rm_sib(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp};
+}
+static inline struct rm rm_at(const volatile void *address)
+{
+    return (struct rm){.kind = RM_RIP, .disp = (int64_t)(uintptr_t)address};
+}
+
+/* op word: opcode byte, map << 8 (0: one byte, 1: 0F, 2: 0F38, 3: 0F3A), and these */
+enum {
+    OP_66 = 1 << 16,
+    OP_F2 = 1 << 17,
+    OP_F3 = 1 << 18,
+    OP_W = 1 << 19,        /* REX.W */
+    OP_BYTE_REG = 1 << 20, /* the reg field is an 8-bit register: 4-7 mean SPL..DIL and need REX */
+    OP_BYTE_RM = 1 << 21,
+    OP_LOCK = 1 << 22,
+    OP_HIGH_REG = 1 << 23, /* the reg field names AH..BH (given as 4-7): REX must not be emitted */
+    OP_HIGH_RM = 1 << 24
+};
+enum {
+    OP_ADD = 0x03,
+    OP_ADD_TO = 0x01,
+    OP_OR = 0x0b,
+    OP_AND = 0x23,
+    OP_SUB = 0x2b,
+    OP_XOR = 0x33,
+    OP_CMP = 0x3b,
+    OP_MOV = 0x8b,
+    OP_MOV_TO = 0x89,
+    OP_MOV8 = 0x8a,
+    OP_MOV8_TO = 0x88,
+    OP_LEA = 0x8d,
+    OP_TEST = 0x85,
+    OP_XCHG = 0x87,
+    OP_GROUP1_IMM32 = 0x81,
+    OP_GROUP1_IMM8 = 0x83,
+    OP_MOV_IMM = 0xc7,
+    OP_GROUP5 = 0xff,
+    OP_TEST_IMM8 = 0xf6,
+    OP_TEST_IMM = 0xf7,
+    OP_SHIFT_IMM = 0xc1,
+    OP_MOVZX8 = 0x1b6,
+    OP_MOVZX16 = 0x1b7,
+    OP_CMP8_IMM = 0x80
+};
+enum { GROUP1_ADD, GROUP1_OR, GROUP1_ADC, GROUP1_SBB, GROUP1_AND, GROUP1_SUB, GROUP1_XOR, GROUP1_CMP };
+enum { CC_O, CC_NO, CC_B, CC_AE, CC_Z, CC_NZ, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G };
+
+static inline uintptr_t asm_here(const struct assembler *a)
+{
+    return (uintptr_t)a->p + (uintptr_t)a->to_exec;
+}
+
+void asm_byte(struct assembler *a, uint8_t b);
+void asm_u32(struct assembler *a, uint32_t v);
+void asm_u64(struct assembler *a, uint64_t v);
+/* Prefixes, REX, opcode, ModRM, SIB and displacement. imm_len: bytes of immediate that follow (RIP-relative forms). */
+void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len);
+/* Three-byte VEX form. pp: 0, 1 (66), 2 (F3), 3 (F2). */
+void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
+             unsigned vvvv, struct rm rm, unsigned imm_len);
+/* SHRX/SHLX/SARX reg, rm, count (flag-free). */
+void asm_shrx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
+void asm_shlx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
+void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
+void asm_mov_imm32(struct assembler *a, unsigned reg, uint32_t v);
+void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v);
+/* mov dword [address], imm32 */
+void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t v);
+void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm);
+
+/* Branches. asm_jmp32/asm_jcc32/asm_call return the place of the rel32 (writable view) for asm_patch32. */
+uint8_t *asm_jmp32(struct assembler *a, uintptr_t target);
+uint8_t *asm_jcc32(struct assembler *a, unsigned cc, uintptr_t target);
+uint8_t *asm_call32(struct assembler *a, uintptr_t target);
+uint8_t *asm_jcc8(struct assembler *a, unsigned cc);
+uint8_t *asm_jmp8(struct assembler *a);
+uint8_t *asm_jrcxz(struct assembler *a);
+/* Points a short branch here; points a rel32 at an executable address. */
+void asm_land8(struct assembler *a, uint8_t *at);
+void asm_patch32(const struct assembler *a, uint8_t *at, uintptr_t target);
+void asm_land32(struct assembler *a, uint8_t *at);
+void asm_nop(struct assembler *a, unsigned bytes);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include "bt/fault.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
+
+enum { STACK_BYTES = 256 << 10 };
+
+static _Thread_local struct bt_vcpu *current;
+static _Thread_local void *alternate_stack;
+static struct sigaction previous[NSIG];
+
+static const struct bt_insn_record *record_at(struct bt_cache *c, const struct bt_block *b, uintptr_t host)
+{
+    const struct bt_insn_record *found = NULL;
+    for (uint32_t i = 0; i < b->record_count; i++) {
+        const struct bt_insn_record *r = &c->records[b->first_record + i];
+        if (b->entry + r->host_offset > host)
+            break;
+        found = r;
+    }
+    return found;
+}
+
+static int vector_of(int sig, const siginfo_t *info, const struct bt_insn_record *r)
+{
+    if (sig == SIGILL)
+        return VECTOR_UD;
+    if (sig == SIGFPE) {
+        if (info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF)
+            return VECTOR_DE;
+        return r->kind == BT_FAULT_VECTOR ? VECTOR_XM : VECTOR_MF;
+    }
+    return sig == SIGSEGV && info->si_code == SI_KERNEL ? VECTOR_GP : -1;
+}
+
+/* True when the signal was the guest's doing and the context now leads to its delivery. */
+static bool guest_fault(int sig, const siginfo_t *info, ucontext_t *uc)
+{
+    struct bt_vcpu *v = current;
+    if (!v)
+        return false;
+    struct bt_cache *c = v->cache;
+    uintptr_t host = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+    if (host < (uintptr_t)c->exec_view + c->glue_size || host >= (uintptr_t)c->exec_view + c->used)
+        return false;
+    const struct bt_block *b = bt_cache_block_at(c, host);
+    const struct bt_insn_record *r = b ? record_at(c, b, host) : NULL;
+    int vector = r ? vector_of(sig, info, r) : -1;
+    if (vector < 0)
+        return false;
+    v->cpu.rip = b->eip + r->guest_offset;
+    v->stats.host_signals++;
+    if (vector == VECTOR_GP)
+        cpu_raise_fault_error(&v->cpu, VECTOR_GP, 0);
+    else
+        cpu_raise_fault(&v->cpu, (unsigned)vector);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? c->glue.fault_saved : c->glue.fault);
+    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
+    return true;
+}
+
+static void handler(int sig, siginfo_t *info, void *context)
+{
+    if (guest_fault(sig, info, context))
+        return;
+    const struct sigaction *p = &previous[sig];
+    if (p->sa_flags & SA_SIGINFO) {
+        p->sa_sigaction(sig, info, context);
+    } else if (p->sa_handler != SIG_DFL && p->sa_handler != SIG_IGN) {
+        p->sa_handler(sig);
+    } else {
+        signal(sig, SIG_DFL); /* the instruction runs again and ends the process with its own signal */
+    }
+}
+
+static void install(void)
+{
+    static const int signals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS};
+    struct sigaction sa = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaction(signals[i], &sa, &previous[signals[i]]);
+}
+
+int bt_fault_attach(struct bt_vcpu *v)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (current == v)
+        return 0;
+    pthread_once(&once, install);
+    void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (stack == MAP_FAILED)
+        return -errno;
+    stack_t s = {.ss_sp = stack, .ss_size = STACK_BYTES, .ss_flags = (int)SS_AUTODISARM};
+    if (sigaltstack(&s, NULL) < 0) {
+        s.ss_flags = 0;
+        if (sigaltstack(&s, NULL) < 0) {
+            int e = errno;
+            munmap(stack, STACK_BYTES);
+            return -e;
+        }
+    }
+    alternate_stack = stack;
+    current = v;
+    return 0;
+}
+
+void bt_fault_detach(struct bt_vcpu *v)
+{
+    if (current != v)
+        return;
+    stack_t off = {.ss_flags = SS_DISABLE};
+    sigaltstack(&off, NULL);
+    munmap(alternate_stack, STACK_BYTES);
+    current = NULL;
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/* The fixed code at the start of every code cache: the way in, the ways out, and the calls into C. */
+#include "bt/slow.h"
+
+#include <stdlib.h>
+
+static const uint8_t host_of[8] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI};
+
+static void store(struct assembler *a, const volatile void *to, unsigned reg)
+{
+    asm_op(a, OP_MOV_TO | OP_W, reg, rm_at(to), 0);
+}
+
+static void load(struct assembler *a, unsigned reg, const volatile void *from)
+{
+    asm_op(a, OP_MOV | OP_W, reg, rm_at(from), 0);
+}
+
+static void store32(struct assembler *a, const volatile void *to, unsigned reg)
+{
+    asm_op(a, OP_MOV_TO, reg, rm_at(to), 0);
+}
+
+static void load32(struct assembler *a, unsigned reg, const volatile void *from)
+{
+    asm_op(a, OP_MOV, reg, rm_at(from), 0);
+}
+
+static void move64(struct assembler *a, unsigned to, unsigned from)
+{
+    asm_op(a, OP_MOV | OP_W, to, rm_reg(from), 0);
+}
+
+/* lahf; seto al: EFLAGS -> image in eax */
+static void flags_to_eax(struct assembler *a)
+{
+    asm_byte(a, 0x9f);
+    asm_op(a, 0x190 | OP_BYTE_RM, 0, rm_reg(RAX), 0);
+}
+
+/* cmp al, 0x81; sahf: image in eax -> EFLAGS (0x81: al - (-127) overflows for al = 1 only) */
+static void eax_to_flags(struct assembler *a)
+{
+    asm_byte(a, 0x3c);
+    asm_byte(a, 0x81);
+    asm_byte(a, 0x9e);
+}
+
+static void exchange_rax_r13(struct assembler *a)
+{
+    asm_byte(a, 0x49);
+    asm_byte(a, 0x95);
+}
+
+void bt_emit_restore_flags(struct assembler *a)
+{
+    exchange_rax_r13(a);
+    eax_to_flags(a);
+    exchange_rax_r13(a);
+}
+
+void bt_emit_save_flags(struct assembler *a)
+{
+    move64(a, R13, RAX);
+    flags_to_eax(a);
+    exchange_rax_r13(a);
+}
+
+static void save_guest_but_rax(struct assembler *a, struct bt_vcpu *v)
+{
+    for (int i = 1; i < 8; i++)
+        store(a, &v->cpu.gpr[i], host_of[i]);
+}
+
+static void load_guest(struct assembler *a, struct bt_vcpu *v)
+{
+    for (int i = 0; i < 8; i++)
+        load(a, host_of[i], &v->cpu.gpr[i]);
+    load(a, R8, &v->read_table);
+    load(a, R9, &v->write_table);
+}
+
+static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
+{
+    asm_mov_imm32(a, RDI, (uint32_t)(uintptr_t)v);
+    asm_mov_imm64(a, RAX, fn);
+    asm_op(a, OP_GROUP5, 2, rm_reg(RAX), 0);
+}
+
+static void emit_enter(struct assembler *a, struct bt_vcpu *v, struct bt_glue *g)
+{
+    static const uint8_t pushes[] = {0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57};
+    g->enter = asm_here(a);
+    for (size_t i = 0; i < sizeof pushes; i++)
+        asm_byte(a, pushes[i]);
+    asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
+    store(a, &v->host_rsp, RSP);
+    move64(a, R11, RDI);
+    asm_mov_imm32(a, R15, PAGE_SHIFT);
+    load32(a, RAX, &v->flags_image);
+    eax_to_flags(a);
+    load_guest(a, v);
+    asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
+/* The tail shared by all exits: everything is stored, r11d is the reason. */
+static uintptr_t emit_exit_stored(struct assembler *a, struct bt_vcpu *v)
+{
+    static const uint8_t pops[] = {0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5b, 0x5d, 0xc3};
+    uintptr_t here = asm_here(a);
+    store32(a, &v->exit_reason, R11);
+    load(a, RSP, &v->host_rsp);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
+    for (size_t i = 0; i < sizeof pops; i++)
+        asm_byte(a, pops[i]);
+    return here;
+}
+
+static uintptr_t emit_exit(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+{
+    uintptr_t here = asm_here(a);
+    store(a, &v->cpu.gpr[0], RAX);
+    if (saved) {
+        store32(a, &v->flags_image, R13);
+    } else {
+        flags_to_eax(a);
+        store32(a, &v->flags_image, RAX);
+    }
+    save_guest_but_rax(a, v);
+    asm_jmp32(a, stored);
+    return here;
+}
+
+static uintptr_t emit_reason(struct assembler *a, enum bt_exit reason, uintptr_t exit)
+{
+    uintptr_t here = asm_here(a);
+    asm_mov_imm32(a, R11, reason);
+    asm_jmp32(a, exit);
+    return here;
+}
+
+static uintptr_t emit_chain(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
+{
+    uintptr_t here = asm_here(a);
+    store32(a, &v->exit_index, R11);
+    emit_reason(a, BT_EXIT_CHAIN, exit);
+    return here;
+}
+
+static uintptr_t emit_miss(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
+{
+    uintptr_t here = asm_here(a);
+    store(a, &v->cpu.rip, R10);
+    emit_reason(a, BT_EXIT_MISS, exit);
+    return here;
+}
+
+/* Leaves a call made from translated code for the dispatcher. r11d: reason. */
+static void emit_leave_if(struct assembler *a, uint8_t *skip, uintptr_t stored)
+{
+    asm_jmp32(a, stored);
+    asm_land8(a, skip);
+}
+
+static uintptr_t emit_slow(struct assembler *a, struct bt_vcpu *v, uintptr_t stored)
+{
+    uintptr_t here = asm_here(a);
+    store(a, &v->cpu.gpr[0], RAX);
+    save_guest_but_rax(a, v);
+    store(a, &v->slow_addr, R10);
+    store32(a, &v->slow_info, R11);
+    store(a, &v->scratch[0], R12);
+    store32(a, &v->flags_image, R13);
+    asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
+    call_c(a, v, (uintptr_t)bt_slow_access);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
+    asm_op(a, OP_TEST, RAX, rm_reg(RAX), 0);
+    uint8_t *good = asm_jcc8(a, CC_Z);
+    asm_mov_imm32(a, R11, BT_EXIT_FAULT);
+    emit_leave_if(a, good, stored);
+    load_guest(a, v);
+    load(a, R10, &v->slow_addr);
+    load(a, R11, &v->slow_delta);
+    load(a, R12, &v->scratch[0]);
+    asm_byte(a, 0xc3);
+    return here;
+}
+
+/* Keeps EFLAGS and every register. */
+static uintptr_t emit_post(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+{
+    uintptr_t here = asm_here(a);
+    store(a, &v->cpu.gpr[0], RAX);
+    if (!saved) {
+        flags_to_eax(a);
+        store32(a, &v->flags_image, RAX);
+    } else {
+        store32(a, &v->flags_image, R13);
+    }
+    save_guest_but_rax(a, v);
+    store(a, &v->scratch[0], R12);
+    asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
+    call_c(a, v, (uintptr_t)bt_slow_post);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
+    asm_op(a, OP_TEST, RAX, rm_reg(RAX), 0);
+    uint8_t *good = asm_jcc8(a, CC_Z);
+    asm_mov_imm32(a, R11, BT_EXIT_DISPATCH);
+    emit_leave_if(a, good, stored);
+    if (!saved) {
+        load32(a, RAX, &v->flags_image);
+        eax_to_flags(a);
+    }
+    load_guest(a, v);
+    load(a, R12, &v->scratch[0]);
+    asm_byte(a, 0xc3);
+    return here;
+}
+
+static uintptr_t emit_callout(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+{
+    uintptr_t here = asm_here(a);
+    store(a, &v->cpu.gpr[0], RAX);
+    if (saved) {
+        store32(a, &v->flags_image, R13);
+    } else {
+        flags_to_eax(a);
+        store32(a, &v->flags_image, RAX);
+    }
+    save_guest_but_rax(a, v);
+    move64(a, RSI, R11);
+    asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
+    call_c(a, v, (uintptr_t)bt_callout);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
+    asm_op(a, OP_TEST, RAX, rm_reg(RAX), 0);
+    uint8_t *good = asm_jcc8(a, CC_Z);
+    asm_op(a, OP_LEA, R11, rm_mem(RAX, -1), 0);
+    emit_leave_if(a, good, stored);
+    load32(a, RAX, &v->flags_image);
+    eax_to_flags(a);
+    load_guest(a, v);
+    asm_byte(a, 0xc3);
+    return here;
+}
+
+void bt_glue_emit(struct bt_cache *c, struct assembler *a)
+{
+    struct bt_vcpu *v = c->vcpu;
+    struct bt_glue *g = &c->glue;
+    emit_enter(a, v, g);
+    uintptr_t stored = emit_exit_stored(a, v);
+    g->exit = emit_exit(a, v, false, stored);
+    g->exit_saved = emit_exit(a, v, true, stored);
+    g->chain = emit_chain(a, v, g->exit);
+    g->chain_saved = emit_chain(a, v, g->exit_saved);
+    bt_emit_restore_flags(a); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
+    g->miss = emit_miss(a, v, g->exit);
+    g->event = emit_reason(a, BT_EXIT_EVENT, g->exit);
+    g->event_saved = emit_reason(a, BT_EXIT_EVENT, g->exit_saved);
+    g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
+    g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
+    g->slow = emit_slow(a, v, stored);
+    g->post = emit_post(a, v, false, stored);
+    g->post_saved = emit_post(a, v, true, stored);
+    g->callout = emit_callout(a, v, false, stored);
+    g->callout_saved = emit_callout(a, v, true, stored);
+    if (a->overflow)
+        abort();
+}

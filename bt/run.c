@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: MIT */
+/* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
+#include "bt/fault.h"
+#include "bt/slow.h"
+#include "bt/translate.h"
+#include "bt/verify.h"
+#include "devices/log.h"
+#include "shadowmmu/walk.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Offsets that translated code and glue rely on are addresses; what must hold is that the whole struct is in reach. */
+_Static_assert(sizeof(struct bt_vcpu) < 1 << 16, "the vCPU must stay within RIP reach and one small mapping");
+
+/* ---- mode ---- */
+
+static bool data_breakpoints(const struct cpu *cpu)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if ((cpu->dr[7] >> 2 * i & 3) && (cpu->dr[7] >> (16 + 4 * i) & 1))
+            return true;
+    return false;
+}
+
+static bool code_breakpoints(const struct cpu *cpu)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if ((cpu->dr[7] >> 2 * i & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3))
+            return true;
+    return false;
+}
+
+static void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bool checked)
+{
+    enum { SLACK = BT_BOUNCE_SIZE - 1 };
+    bool code = s->attr & SEG_CODE, present = (s->attr & SEG_P) && !(s->attr & SEG_UNUSABLE);
+    int64_t limit = s->limit == 0xffffffff ? 0xffffffffll : (int64_t)s->limit - SLACK;
+    if (limit < 0 || !present || (checked && !code && (s->attr & SEG_E)))
+        limit = -1;
+    c->base = s->base;
+    c->read_limit = checked && code && !(s->attr & SEG_W) ? -1 : limit;
+    c->write_limit = checked && (code || !(s->attr & SEG_W)) ? -1 : limit;
+}
+
+static bool flat_data(const struct bt_seg_cache *c)
+{
+    return c->base == 0 && c->read_limit == 0xffffffffll && c->write_limit == 0xffffffffll;
+}
+
+static uint32_t fpu_bits(const struct cpu *cpu)
+{
+    uint32_t bits = 0;
+    if (cpu->mmu.cr0 & (CR0_EM | CR0_TS))
+        bits |= BT_MODE_NO_X87 | BT_MODE_NO_SSE;
+    if (!(cpu->mmu.cr4 & CR4_OSFXSR))
+        bits |= BT_MODE_NO_SSE;
+    if ((cpu->mmu.cr0 & CR0_TS) || !(cpu->mmu.cr4 & CR4_OSXSAVE) || (cpu->xcr0 & 6) != 6)
+        bits |= BT_MODE_NO_AVX;
+    return bits;
+}
+
+void bt_mode_update(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    const struct segment *cs = &cpu->seg[SEG_CS];
+    bool checked = cpu_protected(cpu);
+    for (int i = 0; i < SEG_COUNT; i++)
+        seg_cache_update(&v->seg[i], &cpu->seg[i], checked);
+    uint32_t mode = cs->attr & SEG_DB ? INSN_MODE_32 : INSN_MODE_16;
+    if (cpu->seg[SEG_SS].attr & SEG_DB)
+        mode |= BT_MODE_STACK32;
+    unsigned rights = cpu->cpl == 3 ? 0 : MMU_SUPERVISOR | (cpu->rflags & EFLAGS_AC ? MMU_SMAP_EXEMPT : 0);
+    enum mmu_view view = mmu_view(&cpu->mmu, rights);
+    mode |= (uint32_t)view << BT_MODE_VIEW_SHIFT;
+    if (cs->base == 0 && cs->limit == 0xffffffff)
+        mode |= BT_MODE_FLAT_CS;
+    mode |= flat_data(&v->seg[SEG_DS]) ? BT_MODE_FLAT_DS : 0;
+    mode |= flat_data(&v->seg[SEG_ES]) ? BT_MODE_FLAT_ES : 0;
+    mode |= flat_data(&v->seg[SEG_SS]) ? BT_MODE_FLAT_SS : 0;
+    mode |= fpu_bits(cpu);
+    mode |= cpu->cpl == 0 ? BT_MODE_CPL0 : 0;
+    if ((cpu->rflags & FLAG_TF) || v->want_single || code_breakpoints(cpu) || data_breakpoints(cpu))
+        mode |= BT_MODE_SINGLE;
+    mode |= data_breakpoints(cpu) ? BT_MODE_WATCH : 0;
+    if (cpu->cpl == 3 && (cpu->mmu.cr0 & CR0_AM) && (cpu->rflags & EFLAGS_AC))
+        mode |= BT_MODE_ALIGN;
+    cpu->accessed = data_breakpoints(cpu) ? bt_watch : NULL;
+    v->mode_stale = false;
+    v->read_table = cpu->mmu.view[view].read;
+    v->write_table = cpu->mmu.view[view].write;
+    if (mode != v->mode || cs->base != v->code_base || cs->limit != v->code_limit || !v->exec) {
+        v->mode = mode;
+        v->code_base = cs->base;
+        v->code_limit = cs->limit;
+        bt_cache_select(v->cache);
+    }
+}
+
+static void on_mode_changed(struct cpu *cpu)
+{
+    bt_of(cpu)->mode_stale = true;
+}
+
+static void on_flushed(void *opaque, enum mmu_flush_kind kind, uint64_t gva)
+{
+    struct bt_vcpu *v = opaque;
+    bt_cache_unmap(v->cache, kind, gva);
+}
+
+/* ---- what other threads ask for ---- */
+
+static void request(struct bt_vcpu *v, uint32_t event)
+{
+    cpu_raise(&v->cpu, event);
+}
+
+static void widen(uint64_t *first, uint64_t *last, uint64_t gfn, uint64_t count)
+{
+    if (gfn < *first)
+        *first = gfn;
+    if (gfn + count - 1 > *last)
+        *last = gfn + count - 1;
+}
+
+static void listen_map_changed(void *opaque, uint64_t gfn, uint64_t count)
+{
+    struct bt_vcpu *v = opaque;
+    pthread_mutex_lock(&v->dma_lock);
+    widen(&v->map_first, &v->map_last, gfn, count);
+    pthread_mutex_unlock(&v->dma_lock);
+    request(v, CPU_EVENT_FLUSH);
+}
+
+static void listen_log_started(void *opaque, uint64_t gfn, uint64_t count)
+{
+    struct bt_vcpu *v = opaque;
+    pthread_mutex_lock(&v->dma_lock);
+    widen(&v->log_first, &v->log_last, gfn, count);
+    pthread_mutex_unlock(&v->dma_lock);
+    request(v, CPU_EVENT_CODE);
+}
+
+static void listen_code_written(void *opaque, gpa_t addr, uint64_t len)
+{
+    struct bt_vcpu *v = opaque;
+    pthread_mutex_lock(&v->dma_lock);
+    if (v->dma_count == sizeof v->dma_writes / sizeof v->dma_writes[0]) {
+        v->dma_overflow = true;
+    } else {
+        v->dma_writes[v->dma_count].addr = addr;
+        v->dma_writes[v->dma_count++].len = len;
+    }
+    pthread_mutex_unlock(&v->dma_lock);
+    request(v, CPU_EVENT_CODE);
+}
+
+static void apply_requests(struct bt_vcpu *v)
+{
+    cpu_fpu_unload(&v->cpu);
+    pthread_mutex_lock(&v->dma_lock);
+    if (v->map_first <= v->map_last) {
+        bt_cache_drop_frames(v->cache, v->map_first, v->map_last);
+        mmu_flush(&v->cpu.mmu, true);
+    }
+    if (v->dma_overflow)
+        bt_cache_flush(v->cache);
+    for (unsigned i = 0; i < v->dma_count; i++)
+        bt_cache_written(v->cache, gpa_gfn(v->dma_writes[i].addr), v->dma_writes[i].addr.v & PAGE_MASK,
+                         (unsigned)v->dma_writes[i].len);
+    /* Writes that slipped through between the display's look and this moment show as one more dirty page. */
+    for (uint64_t gfn = v->log_first; gfn <= v->log_last && gfn < v->mem->page_count; gfn++)
+        mmu_drop_gfn(&v->cpu.mmu, gfn, true);
+    v->map_first = v->log_first = ~0ull;
+    v->map_last = v->log_last = 0;
+    v->dma_count = 0;
+    v->dma_overflow = false;
+    pthread_mutex_unlock(&v->dma_lock);
+}
+
+static void on_code_written(struct cpu *cpu, gpa_t addr, unsigned len)
+{
+    struct bt_vcpu *v = bt_of(cpu);
+    v->stats.smc_writes++;
+    cpu_fpu_unload(cpu);
+    bt_cache_written(v->cache, gpa_gfn(addr), addr.v & PAGE_MASK, len);
+}
+
+/* Handles cpu->events. Returns true when run must return *how. */
+static bool handle_events(struct bt_vcpu *v, enum engine_exit *how)
+{
+    struct cpu *cpu = &v->cpu;
+    uint32_t events = atomic_load(&cpu->events);
+    if (events & CPU_EVENT_RESET) {
+        cpu_lower(cpu, CPU_EVENT_RESET);
+        *how = ENGINE_EXIT_RESET;
+        return true;
+    }
+    if (events & CPU_EVENT_KICK) {
+        cpu_lower(cpu, CPU_EVENT_KICK);
+        *how = ENGINE_EXIT_KICK;
+        return true;
+    }
+    if (events & (CPU_EVENT_FLUSH | CPU_EVENT_CODE)) {
+        cpu_lower(cpu, CPU_EVENT_FLUSH | CPU_EVENT_CODE);
+        apply_requests(v);
+    }
+    if (events & (CPU_EVENT_SMI | CPU_EVENT_INIT)) /* one vCPU and no SMM: nobody sends them but a guest mistake */
+        cpu_lower(cpu, CPU_EVENT_SMI | CPU_EVENT_INIT);
+    return false;
+}
+
+static void take_interrupts(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    bool enabled = cpu->rflags & FLAG_IF;
+    if (v->held_events && enabled) {
+        atomic_fetch_or(&cpu->events, v->held_events);
+        v->held_events = 0;
+    }
+    uint32_t events = atomic_load(&cpu->events);
+    if (!(events & (CPU_EVENT_INTR | CPU_EVENT_NMI)))
+        return;
+    if (cpu_take_interrupt(cpu)) {
+        v->stats.interrupts++;
+        v->mode_stale = true;
+        return;
+    }
+    if ((events & CPU_EVENT_INTR) && !enabled) {
+        atomic_fetch_and(&cpu->events, ~(uint32_t)CPU_EVENT_INTR);
+        v->held_events |= CPU_EVENT_INTR;
+    }
+}
+
+/* ---- finding code ---- */
+
+static struct bt_block *translate(struct bt_vcpu *v)
+{
+    struct bt_block *b = bt_translate(v);
+    if (b && v->options.verify_code)
+        bt_verify_block(v->cache, b);
+    if (b && v->perf_map)
+        fprintf(v->perf_map, "%lx %x guest:%llx\n", (unsigned long)(b->entry - BT_ENTRY_SAVED),
+                b->size + BT_ENTRY_SAVED, (unsigned long long)b->eip);
+    return b;
+}
+
+/* Host address to enter for cpu->rip, 0 with cpu->fault set. *block: it, when cheap to know. */
+static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
+{
+    struct cpu *cpu = &v->cpu;
+    struct bt_cache *c = v->cache;
+    uint32_t lin = (uint32_t)(cpu->rip + v->code_base);
+    uint32_t map = v->exec[lin >> PAGE_SHIFT];
+    *block = NULL;
+    if (cpu->rip <= v->code_limit && map) {
+        uint32_t entry = ((uint32_t *)(c->maps + map))[lin & PAGE_MASK];
+        if (entry)
+            return c->glue.miss + entry;
+    }
+    struct walk at;
+    struct mmu_fault fault;
+    if (cpu->rip > v->code_limit) {
+        cpu_raise_fault_error(cpu, VECTOR_GP, 0);
+        return 0;
+    }
+    if (walk_guest(&cpu->mmu, lin, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &at, &fault)) {
+        cpu_raise_page_fault(cpu, &fault);
+        return 0;
+    }
+    if (bt_cache_full(c)) {
+        cpu_fpu_unload(cpu);
+        bt_cache_flush(c);
+    }
+    uint32_t page = bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT);
+    if (!(v->mode & BT_MODE_SINGLE))
+        bt_cache_map_page(c, lin >> PAGE_SHIFT, page, at.global);
+    struct bt_block *b = bt_cache_find(c, page, lin & PAGE_MASK);
+    if (b && b->second_gfn != ~0ull) { /* is the other page still the one it was made from? */
+        gpa_t second;
+        uint32_t next = (lin | PAGE_MASK) + 1;
+        if (mmu_translate(&cpu->mmu, next, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &second, &fault)) {
+            cpu_raise_page_fault(cpu, &fault);
+            return 0;
+        }
+        if (gpa_gfn(second) != b->second_gfn) {
+            cpu_fpu_unload(cpu);
+            bt_cache_written(c, b->second_gfn, 0, 15);
+            b = NULL;
+        }
+    }
+    if (!b && !(b = translate(v)))
+        return 0;
+    *block = b;
+    return b->entry + b->body;
+}
+
+static void enter(struct bt_vcpu *v, uintptr_t host)
+{
+    void (*go)(uintptr_t) = (void (*)(uintptr_t))v->cache->glue.enter;
+    bt_flags_to_image(v);
+    if (!v->cpu.fpu_live)
+        cpu_fpu_load(&v->cpu);
+    v->stats.enters++;
+    go(host);
+    bt_flags_from_image(v);
+}
+
+/* Links the exit that was just taken to the block at cpu->rip. */
+static void chain(struct bt_vcpu *v)
+{
+    struct bt_cache *c = v->cache;
+    uint32_t exit = v->exit_index;
+    uint64_t flushes = v->stats.cache_flushes;
+    struct bt_block *b;
+    uintptr_t host = find(v, &b);
+    if (!host || v->stats.cache_flushes != flushes)
+        return;
+    if (!b)
+        b = bt_cache_block_at(c, host);
+    if (b && b->second_gfn == ~0ull && !(v->mode & BT_MODE_SINGLE))
+        bt_cache_link(c, exit, b);
+}
+
+/* ---- debug ---- */
+
+/* Code breakpoints, before the instruction (fault). True when one hit. */
+static bool code_breakpoint_hit(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    uint64_t hits = 0, lin = (uint32_t)(cpu->rip + v->code_base);
+    if (!(v->mode & BT_MODE_SINGLE) || (cpu->rflags & EFLAGS_RF))
+        return false;
+    for (unsigned i = 0; i < 4; i++)
+        if ((cpu->dr[7] >> 2 * i & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3) && cpu->dr[i] == lin)
+            hits |= 1u << i;
+    if (!hits)
+        return false;
+    cpu_raise_fault(cpu, VECTOR_DB);
+    cpu->fault.dr6 = hits;
+    return true;
+}
+
+static void after_instruction(struct bt_vcpu *v, bool stepping)
+{
+    struct cpu *cpu = &v->cpu;
+    uint64_t bits = v->watch_hits;
+    v->watch_hits = 0;
+    if (stepping && !v->int_delivered && !cpu->interrupt_shadow)
+        bits |= 1u << 14;
+    v->int_delivered = false;
+    if (bits) {
+        cpu_deliver_debug_trap(cpu, bits);
+        v->mode_stale = true;
+    }
+}
+
+static void deliver_fault(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    v->stats.exceptions++;
+    if (cpu->fault.vector == VECTOR_MF && !(cpu->mmu.cr0 & CR0_NE) && cpu_fpu_pending_error(cpu) == CPU_OK)
+        return; /* the error is dropped, the instruction runs again */
+    if (cpu->fault.vector == VECTOR_XM && !(cpu->mmu.cr4 & CR4_OSXMMEXCPT))
+        cpu_raise_fault(cpu, VECTOR_UD);
+    cpu_deliver_fault(cpu);
+    v->mode_stale = true;
+}
+
+/* ---- the loop ---- */
+
+static void run_block(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    struct bt_block *b;
+    bool stepping = cpu->rflags & FLAG_TF, single = v->mode & BT_MODE_SINGLE;
+    if (single && code_breakpoint_hit(v)) {
+        deliver_fault(v);
+        return;
+    }
+    uintptr_t host = find(v, &b);
+    if (!host) {
+        deliver_fault(v);
+        return;
+    }
+    cpu->interrupt_shadow = false;
+    cpu->rflags &= ~(uint64_t)EFLAGS_RF;
+    v->stats.dispatches++;
+    enter(v, host);
+    if (v->exit_reason == BT_EXIT_CHAIN) {
+        if (!v->mode_stale)
+            chain(v);
+    } else if (v->exit_reason == BT_EXIT_MISS) {
+        v->stats.misses++;
+    } else if (v->exit_reason == BT_EXIT_FAULT) {
+        deliver_fault(v);
+        return;
+    }
+    if (single)
+        after_instruction(v, stepping);
+}
+
+static enum engine_exit run(struct cpu *cpu)
+{
+    struct bt_vcpu *v = bt_of(cpu);
+    enum engine_exit how = ENGINE_EXIT_KICK;
+    if (bt_fault_attach(v))
+        return ENGINE_EXIT_ERROR;
+    v->mode_stale = true;
+    for (;;) {
+        if (atomic_load_explicit(&cpu->events, memory_order_relaxed) && handle_events(v, &how))
+            break;
+        take_interrupts(v);
+        if (cpu->shutdown) {
+            how = ENGINE_EXIT_SHUTDOWN;
+            break;
+        }
+        if (cpu->halted) {
+            if (cpu_has_work(cpu))
+                continue;
+            how = ENGINE_EXIT_HALT;
+            break;
+        }
+        bool shadow = cpu->interrupt_shadow && (atomic_load(&cpu->events) || v->held_events);
+        if (shadow != v->want_single) {
+            v->want_single = shadow;
+            v->mode_stale = true;
+        }
+        if (v->mode_stale)
+            bt_mode_update(v);
+        run_block(v);
+    }
+    if (v->held_events) {
+        atomic_fetch_or(&cpu->events, v->held_events);
+        v->held_events = 0;
+    }
+    cpu_fpu_unload(cpu);
+    return how;
+}
+
+static struct cpu *vcpu_create(const struct engine_options *options, struct memory *mem, const struct cpu_model *model,
+                               const struct cpu_board *board, unsigned index, char *err, size_t err_len)
+{
+    if (!__builtin_cpu_supports("bmi2")) {
+        snprintf(err, err_len, "bt: the host CPU lacks BMI2, which translated code is made of");
+        return NULL;
+    }
+    struct bt_vcpu *v = bt_cache_create(options ? options->cache_size : 0, err, err_len);
+    if (!v)
+        return NULL;
+    int r = cpu_init(&v->cpu, mem, model, board, index);
+    if (r) {
+        snprintf(err, err_len, "bt: vCPU %u: %s", index, strerror(-r));
+        bt_cache_destroy(v);
+        return NULL;
+    }
+    if (options)
+        v->options = *options;
+#ifdef RINGFOLD_DEBUG
+    v->options.verify_code = true;
+#endif
+    if (v->options.perf_map) {
+        char path[64];
+        snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
+        v->perf_map = fopen(path, "we");
+    }
+    v->mem = mem;
+    v->cpu.engine = v;
+    v->cpu.mode_changed = on_mode_changed;
+    v->cpu.mmu.flushed = on_flushed;
+    v->cpu.mmu.opaque = v;
+    v->map_first = v->log_first = ~0ull;
+    pthread_mutex_init(&v->dma_lock, NULL);
+    cpu_code_written_hook = on_code_written;
+    v->listener = (struct memory_listener){.map_changed = listen_map_changed,
+                                           .code_written = listen_code_written,
+                                           .log_started = listen_log_started,
+                                           .opaque = v};
+    memory_add_listener(mem, &v->listener);
+    return &v->cpu;
+}
+
+static void vcpu_destroy(struct cpu *cpu)
+{
+    struct bt_vcpu *v = bt_of(cpu);
+    memory_remove_listener(v->mem, &v->listener);
+    if (v->perf_map)
+        fclose(v->perf_map);
+    bt_fault_detach(v);
+    pthread_mutex_destroy(&v->dma_lock);
+    cpu_destroy(cpu);
+    bt_cache_destroy(v);
+}
+
+static void state_replaced(struct cpu *cpu)
+{
+    struct bt_vcpu *v = bt_of(cpu);
+    bt_cache_flush(v->cache);
+    mmu_flush(&cpu->mmu, true);
+    v->held_events = 0;
+    v->want_single = false;
+    v->mode_stale = true;
+}
+
+static void stats(const struct cpu *cpu, FILE *out)
+{
+    const struct bt_vcpu *v = (const struct bt_vcpu *)cpu;
+    const struct bt_stats *s = &v->stats;
+#define STAT(name, value) fprintf(out, ", \"" name "\": %llu", (unsigned long long)(value))
+    fprintf(out, "\"blocks\": %llu", (unsigned long long)s->blocks);
+    STAT("instructions_translated", s->insns);
+    STAT("host_bytes", s->host_bytes);
+    STAT("translate_ns", s->translate_ns);
+    STAT("dispatches", s->dispatches);
+    STAT("chains", s->chains);
+    STAT("code_map_misses", s->misses);
+    STAT("code_map_fills", s->map_fills);
+    STAT("slow_reads", s->slow_reads);
+    STAT("slow_writes", s->slow_writes);
+    STAT("bounced_accesses", s->bounces);
+    STAT("device_memory_accesses", s->device_accesses);
+    STAT("calls_to_c", s->callouts);
+    STAT("exceptions", s->exceptions);
+    STAT("interrupts", s->interrupts);
+    STAT("host_signals", s->host_signals);
+    STAT("writes_to_code_pages", s->smc_writes);
+    STAT("blocks_dropped", s->smc_blocks);
+    STAT("cache_flushes", s->cache_flushes);
+    STAT("shadow_fills", cpu->mmu.stats.fills);
+    STAT("guest_walks", cpu->mmu.stats.walks);
+    STAT("shadow_flushes_cr3", cpu->mmu.stats.flush_cr3);
+    STAT("shadow_flushes_all", cpu->mmu.stats.flush_all);
+    STAT("invlpg", cpu->mmu.stats.invlpg);
+#undef STAT
+}
+
+const struct engine engine_bt = {.name = "bt",
+                                 .vcpu_create = vcpu_create,
+                                 .vcpu_destroy = vcpu_destroy,
+                                 .run = run,
+                                 .state_replaced = state_replaced,
+                                 .stats = stats};

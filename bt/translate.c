@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/* The block builder: one block from end to end.
+ *
+ * The dispatcher (run.c) finds no translation for cpu->rip and calls bt_translate. The guest's bytes are decoded up to
+ * a control transfer, the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the decoded instructions finds
+ * which arithmetic flags are still needed behind each of them. Then each instruction is emitted:
+ *
+ *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
+ *   translate_memory.c   the shadow-table access around a memory operand
+ *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
+ *
+ * The flags live in EFLAGS between instructions. The translator's own tests (table entry, page crossing) destroy
+ * EFLAGS; when something behind still needs them they are saved to r13 once (flags_clobber) and brought back only when
+ * an instruction reads them or leaves some of them alone (flags_prepare). At a block's end all flags count as needed;
+ * an exit taken with the flags in r13 enters the target through its flag-restoring entry, or directly when the target
+ * does not need them. Flags that are overwritten before anything reads them are not kept: the EFLAGS image that a page
+ * fault pushes may differ from the hardware's in such dead bits, and in nothing else.
+ *
+ * What does not fit the hot path (table misses, page crossings, calls to C, unlinked exits) is emitted behind the block
+ * as "cold" records. */
+#include "bt/translate.h"
+
+#include <Zydis/Zydis.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *))
+{
+    if (b->cold_count == sizeof b->cold / sizeof b->cold[0])
+        abort(); /* three a instruction is the design limit */
+    struct cold *c = &b->cold[b->cold_count++];
+    *c = (struct cold){.emit = emit, .insn = b->cur, .eflags_valid = b->eflags_valid, .image_valid = b->image_valid};
+    return c;
+}
+
+/* ---- flags ---- */
+
+uint16_t flags_needed(const struct builder *b)
+{
+    return (uint16_t)((b->live_out[b->cur] & ~b->in->flags_written) | b->in->flags_read);
+}
+
+void flags_clobber(struct builder *b)
+{
+    if (!b->eflags_valid)
+        return;
+    if (flags_needed(b) && !b->image_valid) {
+        bt_emit_save_flags(&b->a);
+        b->image_valid = true;
+    }
+    b->eflags_valid = false;
+}
+
+void flags_prepare(struct builder *b)
+{
+    bool keeps = (b->in->flags_written | b->in->flags_maybe) && (b->live_out[b->cur] & ~b->in->flags_written);
+    if (!b->eflags_valid && b->image_valid && (b->in->flags_read || keeps)) {
+        bt_emit_restore_flags(&b->a);
+        b->eflags_valid = true;
+    }
+}
+
+void flags_after(struct builder *b)
+{
+    if ((b->in->flags_written | b->in->flags_maybe) & FLAGS_ARITH) {
+        b->eflags_valid = true;
+        b->image_valid = false;
+    }
+}
+
+static void liveness(struct builder *b)
+{
+    uint16_t live = FLAGS_ARITH;
+    for (unsigned i = b->count; i-- > 0;) {
+        const struct insn *in = &b->insns[i];
+        b->live_out[i] = live;
+        live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
+        if (!translate_is_inline(b, in) && !control_is_inline(b, in) && !stack_is_inline(b, in) &&
+            !flags_insn_is_inline(b, in))
+            live = FLAGS_ARITH;
+    }
+    b->live_in = live;
+}
+
+/* ---- fetch and decode ---- */
+
+/* The guest's bytes from rip on: up to 15 beyond the page's end are looked at only when an instruction crosses it. */
+struct fetch {
+    uint8_t bytes[32]; /* for the page-crossing instruction */
+    uint8_t *page;     /* host page, NULL: not memory */
+    unsigned offset;
+};
+
+static int fetch_address(struct bt_vcpu *v, uint64_t eip, gpa_t *out)
+{
+    struct cpu *cpu = &v->cpu;
+    struct mmu_fault fault;
+    uint64_t lin = (uint32_t)(eip + v->code_base);
+    unsigned access = MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR);
+    if (eip > v->code_limit)
+        return cpu_raise_fault_error(cpu, VECTOR_GP, 0);
+    if (mmu_translate(&cpu->mmu, lin, access, out, &fault))
+        return cpu_raise_page_fault(cpu, &fault);
+    return CPU_OK;
+}
+
+static uint8_t fetch_byte(struct bt_vcpu *v, gpa_t at)
+{
+    uint8_t *page = memory_page(v->mem, gpa_gfn(at)).read;
+    if (page)
+        return page[at.v & PAGE_MASK];
+    return (uint8_t)v->cpu.board->mem_read(v->cpu.board->opaque, at, 1);
+}
+
+/* Decodes the instruction at eip, byte by byte across the page's end. *crossed: the second page was needed. */
+static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct insn *in, bool *crossed)
+{
+    uint8_t bytes[16];
+    unsigned have = 0, room = PAGE_SIZE - (at.v & PAGE_MASK);
+    gpa_t second = {0};
+    *crossed = false;
+    for (; have < room && have < 15; have++)
+        bytes[have] = fetch_byte(b->v, gpa_add(at, have));
+    int len = insn_decode(in, bytes, have, b->mode & BT_MODE_CODE_MASK);
+    if (len == 0 && have < 15) {
+        if (fetch_address(b->v, (uint32_t)(eip + room), &second))
+            return CPU_FAULT;
+        b->second_gfn = gpa_gfn(second);
+        *crossed = true;
+        for (; have < 15; have++)
+            bytes[have] = fetch_byte(b->v, gpa_add(second, have - room));
+        len = insn_decode(in, bytes, have, b->mode & BT_MODE_CODE_MASK);
+    }
+    if (len <= 0)
+        return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
+    return CPU_OK;
+}
+
+static int decode_block(struct builder *b, gpa_t at)
+{
+    const uint8_t *page = memory_page(b->v->mem, gpa_gfn(at)).read;
+    unsigned offset = at.v & PAGE_MASK;
+    uint64_t eip = b->eip;
+    unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_MAX_INSNS;
+    while (b->count < max && offset < PAGE_SIZE) {
+        struct insn *in = &b->insns[b->count];
+        int len = page ? insn_decode(in, page + offset, PAGE_SIZE - offset, b->mode & BT_MODE_CODE_MASK) : 0;
+        if (len <= 0) {
+            bool crossed;
+            if (b->count) /* it begins a block of its own */
+                break;
+            if (decode_crossing(b, eip, at, in, &crossed))
+                return CPU_FAULT;
+            max = 1;
+        }
+        if (eip + in->len - 1 > b->v->code_limit && b->count)
+            break;
+        if (eip + in->len - 1 > b->v->code_limit)
+            return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
+        b->eips[b->count++] = eip;
+        offset += in->len;
+        eip = (uint32_t)(eip + in->len);
+        if (in->ends_block && !flags_insn_is_inline(b, in))
+            break;
+    }
+    b->eips[b->count] = eip;
+    return CPU_OK;
+}
+
+/* ---- emission ---- */
+
+void builder_record(struct builder *b)
+{
+    struct bt_insn_record *r = &b->c->records[b->c->record_count++];
+    r->host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry);
+    r->guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
+    r->flags_saved = !b->eflags_valid && b->image_valid;
+    r->kind = b->in->vector ? BT_FAULT_VECTOR : b->in->x87 || b->in->mmx ? BT_FAULT_X87 : BT_FAULT_OTHER;
+    b->block->record_count++;
+}
+
+static void cold_poll(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[0]);
+    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eip);
+    asm_jmp32(&b->a, b->c->glue.event);
+}
+
+static void emit_entry(struct builder *b)
+{
+    if (b->live_in)
+        bt_emit_restore_flags(&b->a);
+    else
+        asm_nop(&b->a, BT_ENTRY_SAVED);
+    b->block->entry = asm_here(&b->a);
+    struct cold *c = builder_cold(b, cold_poll);
+    if (!b->live_in) {
+        asm_op(&b->a, OP_GROUP1_IMM8, GROUP1_CMP, rm_at(&b->v->cpu.events), 1);
+        asm_byte(&b->a, 0);
+        c->from[0] = asm_jcc32(&b->a, CC_NZ, 0);
+    } else {
+        asm_op(&b->a, OP_MOV | OP_W, R12, rm_reg(RCX), 0);
+        asm_op(&b->a, OP_MOV, RCX, rm_at(&b->v->cpu.events), 0);
+        uint8_t *quiet = asm_jrcxz(&b->a);
+        asm_op(&b->a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
+        c->from[0] = asm_jmp32(&b->a, 0);
+        asm_land8(&b->a, quiet);
+        asm_op(&b->a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
+    }
+    b->block->body = (uint32_t)(asm_here(&b->a) - b->block->entry);
+}
+
+/* STI holds interrupts off for one more instruction: as the last of a block it is left to the dispatcher. */
+static bool last_and_shadowing(const struct builder *b)
+{
+    return b->cur + 1 == b->count && b->in->mnemonic == ZYDIS_MNEMONIC_STI;
+}
+
+static void emit_insn(struct builder *b)
+{
+    if (translate_is_inline(b, b->in)) {
+        translate_generic(b);
+    } else if (control_is_inline(b, b->in)) {
+        translate_control(b);
+        b->ended = true;
+    } else if (flags_insn_is_inline(b, b->in) && !last_and_shadowing(b)) {
+        translate_flags_insn(b);
+    } else if (stack_is_inline(b, b->in)) {
+        translate_stack(b);
+    } else {
+        uint32_t flags = b->in->ends_block ? BT_SITE_ENDS_BLOCK : 0;
+        translate_callout(b, flags);
+        b->ended = b->in->ends_block;
+    }
+}
+
+static void emit_block(struct builder *b)
+{
+    b->cur = 0;
+    b->in = &b->insns[0];
+    b->eflags_valid = true;
+    b->image_valid = false;
+    emit_entry(b);
+    for (b->cur = 0; b->cur < b->count; b->cur++) {
+        b->in = &b->insns[b->cur];
+        builder_record(b);
+        emit_insn(b);
+    }
+    b->cur = b->count - 1;
+    b->in = &b->insns[b->cur];
+    if (!b->ended)
+        exit_direct(b, b->eips[b->count]);
+    for (unsigned i = 0; i < b->cold_count; i++) { /* cold parts may add cold parts */
+        struct cold *c = &b->cold[i];
+        b->cur = c->insn;
+        b->in = &b->insns[b->cur];
+        b->eflags_valid = c->eflags_valid;
+        b->image_valid = c->image_valid;
+        builder_record(b);
+        c->emit(b, c);
+    }
+}
+
+static struct bt_block *finish(struct builder *b)
+{
+    struct bt_cache *c = b->c;
+    struct bt_block *block = b->block;
+    block->size = (uint32_t)(asm_here(&b->a) - block->entry);
+    block->exit_count = c->exit_count - block->first_exit;
+    c->used = (size_t)(b->a.p - c->write_view);
+    c->used = (c->used + 15) & ~(size_t)15;
+    c->block_count++;
+    b->v->stats.blocks++;
+    b->v->stats.insns += b->count;
+    b->v->stats.host_bytes += block->size;
+    bt_cache_publish(c, block);
+    return block;
+}
+
+struct bt_block *bt_translate(struct bt_vcpu *v)
+{
+    static _Thread_local struct builder builder;
+    struct builder *b = &builder;
+    struct bt_cache *c = v->cache;
+    struct timespec t0, t1;
+    gpa_t at;
+    cpu_fpu_unload(&v->cpu);
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    if (fetch_address(v, v->cpu.rip, &at))
+        return NULL;
+    if (bt_cache_full(c))
+        bt_cache_flush(c);
+    b->v = v; /* field by field: clearing the arrays would cost more than a short block's translation */
+    b->c = c;
+    b->mode = v->mode;
+    b->eip = v->cpu.rip;
+    b->gfn = gpa_gfn(at);
+    b->second_gfn = ~0ull;
+    b->count = b->cold_count = 0;
+    b->ended = false;
+    b->lin = (uint32_t)(b->eip + v->code_base) >> PAGE_SHIFT;
+    if (decode_block(b, at))
+        return NULL;
+    liveness(b);
+    uint32_t page = bt_cache_page(c, b->gfn, b->lin);
+    b->block = &c->blocks[c->block_count];
+    *b->block = (struct bt_block){.page = page,
+                                  .offset = at.v & PAGE_MASK,
+                                  .length = (uint16_t)(b->eips[b->count] - b->eip),
+                                  .eip = b->eip,
+                                  .second_gfn = b->second_gfn,
+                                  .first_record = c->record_count,
+                                  .first_exit = c->exit_count,
+                                  .flags_in = b->live_in != 0};
+    b->a = (struct assembler){
+        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
+    emit_block(b);
+    struct bt_block *block = finish(b);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    v->stats.translate_ns += (uint64_t)(t1.tv_sec - t0.tv_sec) * 1000000000ull + (uint64_t)(t1.tv_nsec - t0.tv_nsec);
+    return block;
+}

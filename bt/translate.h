@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* The block builder, shared by the translate_*.c files. See translate.c for one block from end to end. */
+#ifndef RINGFOLD_BT_TRANSLATE_H
+#define RINGFOLD_BT_TRANSLATE_H
+
+#include "bt/slow.h"
+
+struct builder;
+
+/* Something emitted behind the block's hot path. */
+struct cold {
+    void (*emit)(struct builder *b, struct cold *c);
+    unsigned insn;     /* index of the guest instruction */
+    uint8_t *from[3];  /* rel32 places that lead here */
+    uintptr_t back[2]; /* executable addresses to return to */
+    bool eflags_valid, image_valid;
+    uint32_t info; /* slow_info, or an exit index */
+    uint64_t eip;
+    unsigned address; /* register that holds the address */
+    unsigned size;
+    bool write;
+    void (*op)(struct builder *b, struct rm rm);
+};
+
+struct builder {
+    struct bt_vcpu *v;
+    struct bt_cache *c;
+    struct assembler a;
+    uint32_t mode;
+    uint64_t gfn, lin, second_gfn; /* of the block's first byte */
+    uint64_t eip;                  /* of the block */
+    struct insn insns[BT_BLOCK_MAX_INSNS];
+    uint64_t eips[BT_BLOCK_MAX_INSNS + 1];
+    uint16_t live_out[BT_BLOCK_MAX_INSNS];
+    unsigned count;
+    uint16_t live_in;
+    struct bt_block *block;
+
+    /* emission state */
+    unsigned cur;
+    const struct insn *in; /* insns[cur] */
+    bool eflags_valid;     /* the guest's live flags are in EFLAGS */
+    bool image_valid;      /* ... in r13; neither: nobody needs them */
+    bool ended;            /* control cannot fall out of the last instruction */
+    struct cold cold[BT_BLOCK_MAX_INSNS * 3 + 8];
+    unsigned cold_count;
+};
+
+/* translate.c */
+/* Translates the block at cpu->rip. Returns it, or NULL with cpu->fault set (fetch fault). Heavy: unloads the FPU. */
+struct bt_block *bt_translate(struct bt_vcpu *v);
+struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *));
+/* EFLAGS are about to be overwritten by the translator's own code before or inside the current instruction. */
+void flags_clobber(struct builder *b);
+/* The current instruction is about to run on the host: bring in the flags it reads or leaves partly alone. */
+void flags_prepare(struct builder *b);
+/* It has run. */
+void flags_after(struct builder *b);
+/* Flags live before the current instruction's effect but not written by it, or read by it. */
+uint16_t flags_needed(const struct builder *b);
+void builder_record(struct builder *b);
+
+/* translate_memory.c */
+extern const uint8_t bt_host_gpr[8];
+/* The offset (effective address) of the current instruction's operand into reg, truncated to the address size. */
+void memory_offset(struct builder *b, unsigned reg);
+/* Emits address, check and table load for the ModRM operand, then op, then the cold part. size 0: insn's own. */
+void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
+/* Stack access of size bytes at the linear address of ESP + delta. Write: the whole instruction is done in C when the
+ * fast path fails, and goes on at the returned record's back[1], which the caller sets behind the instruction (0: it
+ * ends the block). */
+struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
+                          void (*op)(struct builder *, struct rm));
+/* ESP += n by the stack's width, flag-free; r11 is lost. */
+void stack_adjust(struct builder *b, int n);
+/* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */
+bool memory_is_bit_string(const struct insn *in);
+bool segment_is_flat(const struct builder *b, unsigned seg);
+
+/* translate_insn.c */
+void translate_generic(struct builder *b);
+bool translate_is_inline(const struct builder *b, const struct insn *in);
+/* Calls C for the current instruction. */
+void translate_callout(struct builder *b, uint32_t flags);
+void callout_emit(struct builder *b, uint32_t flags);
+
+/* translate_flags.c: cli, sti, cld, std, pushf, popf without leaving translated code. in may not be in b->insns yet. */
+bool flags_insn_is_inline(const struct builder *b, const struct insn *in);
+void translate_flags_insn(struct builder *b);
+
+/* translate_control.c */
+void op_store_r12(struct builder *b, struct rm rm);
+void op_load_r12(struct builder *b, struct rm rm);
+void translate_control(struct builder *b);
+void translate_stack(struct builder *b);
+void exit_direct(struct builder *b, uint64_t target);
+bool control_is_inline(const struct builder *b, const struct insn *in);
+bool stack_is_inline(const struct builder *b, const struct insn *in);
+
+#endif

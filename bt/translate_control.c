@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/* Branches, calls, returns, the stack instructions, and the ways out of a block. */
+#include "bt/translate.h"
+
+#include <Zydis/Zydis.h>
+
+static bool single(const struct builder *b)
+{
+    return b->mode & BT_MODE_SINGLE || b->v->options.one_insn_blocks;
+}
+
+/* ---- exits ---- */
+
+/* The guest flags are where an exit may leave them: EFLAGS, or r13 with the saved entries. */
+static bool exit_saved(const struct builder *b)
+{
+    return !b->eflags_valid && b->image_valid;
+}
+
+/* eip is stored: to the dispatcher. */
+static void exit_dispatch(struct builder *b)
+{
+    asm_mov_imm32(&b->a, R11, BT_EXIT_DISPATCH);
+    asm_jmp32(&b->a, exit_saved(b) ? b->c->glue.exit_saved : b->c->glue.exit);
+}
+
+static bool same_page(const struct builder *b, uint64_t target)
+{
+    uint32_t lin = (uint32_t)(target + b->v->code_base) >> PAGE_SHIFT;
+    return lin == b->lin && target <= b->v->code_limit && b->second_gfn == ~0ull;
+}
+
+static void cold_chain(struct builder *b, struct cold *c)
+{
+    struct bt_exit_record *e = &b->c->exits[c->info];
+    e->stub = asm_here(&b->a);
+    e->site = c->from[0];
+    e->block = (uint32_t)(b->block - b->c->blocks);
+    e->target = 0;
+    e->target_eip = c->eip;
+    e->backward = c->eip <= b->eip;
+    e->flags_saved = exit_saved(b);
+    asm_land32(&b->a, c->from[0]);
+    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)c->eip);
+    asm_mov_imm32(&b->a, R11, c->info);
+    asm_jmp32(&b->a, e->flags_saved ? b->c->glue.chain_saved : b->c->glue.chain);
+}
+
+/* To another page: through the code map with constants; no flag is touched. */
+static void exit_by_map(struct builder *b, uint64_t target)
+{
+    uint32_t lin = (uint32_t)(target + b->v->code_base);
+    if (target > b->v->code_limit) {
+        asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)target);
+        exit_dispatch(b);
+        return;
+    }
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->exec), 0);
+    asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((lin >> PAGE_SHIFT) * 4)), 0);
+    asm_mov_imm32(&b->a, R10, (uint32_t)target);
+    asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((uintptr_t)b->c->maps + (lin & PAGE_MASK) * 4)), 0);
+    uintptr_t miss = b->c->glue.miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
+    asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
+    asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
+static void cold_by_map(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[0]);
+    if (single(b)) {
+        asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)c->eip);
+        exit_dispatch(b);
+        return;
+    }
+    exit_by_map(b, c->eip);
+}
+
+/* A branch whose rel32 is at `site` goes to guest address target. */
+static void exit_branch(struct builder *b, uint8_t *site, uint64_t target)
+{
+    bool chain = same_page(b, target) && !single(b);
+    struct cold *c = builder_cold(b, chain ? cold_chain : cold_by_map);
+    c->from[0] = site;
+    c->eip = target;
+    if (chain)
+        c->info = b->c->exit_count++;
+}
+
+void exit_direct(struct builder *b, uint64_t target)
+{
+    if (same_page(b, target) || single(b))
+        exit_branch(b, asm_jmp32(&b->a, 0), target);
+    else
+        exit_by_map(b, target);
+}
+
+/* To the guest address in r10d. */
+static void exit_indirect(struct builder *b)
+{
+    struct assembler *a = &b->a;
+    bool flat = b->mode & BT_MODE_FLAT_CS;
+    uintptr_t miss = b->c->glue.miss;
+    if (single(b)) {
+        asm_jmp32(a, exit_saved(b) ? miss - BT_ENTRY_SAVED : miss);
+        return;
+    }
+    if (!flat && b->eflags_valid) {
+        if (!b->image_valid)
+            bt_emit_save_flags(a);
+        b->eflags_valid = false;
+        b->image_valid = true;
+    }
+    bool saved = exit_saved(b);
+    unsigned lin = R10;
+    if (!flat) {
+        asm_op(a, OP_GROUP1_IMM32, GROUP1_CMP, rm_reg(R10), 4);
+        asm_u32(a, b->v->code_limit);
+        asm_jcc32(a, CC_A, miss - BT_ENTRY_SAVED);
+        asm_op(a, OP_LEA, R12, rm_mem(R10, (int32_t)b->v->code_base), 0);
+        lin = R12;
+    }
+    asm_shrx(a, false, R11, lin, R15);
+    asm_op(a, OP_MOV | OP_W, R15, rm_at(&b->v->exec), 0);
+    asm_op(a, OP_MOV, R11, rm_sib(R15, R11, 4, 0), 0);
+    if (saved) {
+        if (lin != R12)
+            asm_op(a, OP_MOV, R12, rm_reg(lin), 0);
+        asm_op(a, OP_GROUP1_IMM32, GROUP1_AND, rm_reg(R12), 4);
+        asm_u32(a, PAGE_MASK);
+    } else { /* without touching the flags: shift the page number out and back */
+        asm_mov_imm32(a, R15, 20);
+        asm_shlx(a, false, R12, lin, R15);
+        asm_shrx(a, false, R12, R12, R15);
+    }
+    asm_mov_imm32(a, R15, PAGE_SHIFT);
+    asm_op(a, OP_MOV, R11, rm_sib(R11, R12, 4, (int32_t)(uintptr_t)b->c->maps), 0);
+    asm_op(a, OP_LEA, R11, rm_mem(R11, (int32_t)(saved ? miss - BT_ENTRY_SAVED : miss)), 0);
+    asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
+/* ---- branches ---- */
+
+static uint64_t branch_target(const struct builder *b)
+{
+    uint64_t target = b->eips[b->cur + 1] + b->in->imm;
+    return b->in->opsize == 2 ? target & 0xffff : target & 0xffffffff;
+}
+
+static bool is_counted(const struct insn *in)
+{
+    return in->map == MAP_PRIMARY && in->opcode >= 0xe0 && in->opcode <= 0xe3;
+}
+
+/* loop, loope, loopne, jcxz: flag-free but for reading ZF. */
+static void translate_counted(struct builder *b, uint64_t target)
+{
+    const struct insn *in = b->in;
+    struct assembler *a = &b->a;
+    bool wide = in->addrsize == 4;
+    uint8_t *zero_flag = NULL;
+    flags_prepare(b);
+    if (in->opcode != 0xe3) {
+        asm_op(a, OP_LEA, R12, rm_mem(RCX, -1), 0);
+        asm_op(a, OP_MOV | (wide ? 0 : OP_66), RCX, rm_reg(R12), 0);
+    }
+    if (in->opcode == 0xe0)
+        zero_flag = asm_jcc8(a, CC_Z);
+    if (in->opcode == 0xe1)
+        zero_flag = asm_jcc8(a, CC_NZ);
+    asm_op(a, OP_MOV | OP_W, R12, rm_reg(RCX), 0);
+    if (!wide)
+        asm_op(a, OP_MOVZX16, RCX, rm_reg(RCX), 0);
+    uint8_t *is_zero = asm_jrcxz(a);
+    asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
+    if (in->opcode == 0xe3) { /* jcxz: not zero goes on */
+        uint8_t *next = asm_jmp32(a, 0);
+        asm_land8(a, is_zero);
+        asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
+        exit_branch(b, asm_jmp32(a, 0), target);
+        exit_branch(b, next, b->eips[b->cur + 1]);
+        return;
+    }
+    exit_branch(b, asm_jmp32(a, 0), target);
+    asm_land8(a, is_zero);
+    asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
+    if (zero_flag)
+        asm_land8(a, zero_flag);
+    exit_branch(b, asm_jmp32(a, 0), b->eips[b->cur + 1]);
+}
+
+static void translate_jcc(struct builder *b)
+{
+    uint64_t target = branch_target(b);
+    if (is_counted(b->in)) {
+        translate_counted(b, target);
+        return;
+    }
+    flags_prepare(b);
+    exit_branch(b, asm_jcc32(&b->a, b->in->cc, 0), target);
+    exit_direct(b, b->eips[b->cur + 1]);
+}
+
+/* ---- operands of the stack instructions ---- */
+
+static void op_store_imm(struct builder *b, struct rm rm)
+{
+    uint32_t prefix = b->in->opsize == 2 ? OP_66 : 0;
+    unsigned n = b->in->opsize == 2 ? 2 : 4;
+    asm_op(&b->a, OP_MOV_IMM | prefix, 0, rm, n);
+    for (unsigned i = 0; i < n; i++)
+        asm_byte(&b->a, (uint8_t)(b->in->imm >> 8 * i));
+}
+
+/* The return address is a constant: absolute translations. */
+static void op_store_next(struct builder *b, struct rm rm)
+{
+    uint64_t next = b->eips[b->cur + 1];
+    uint32_t prefix = b->in->opsize == 2 ? OP_66 : 0;
+    unsigned n = b->in->opsize == 2 ? 2 : 4;
+    asm_op(&b->a, OP_MOV_IMM | prefix, 0, rm, n);
+    for (unsigned i = 0; i < n; i++)
+        asm_byte(&b->a, (uint8_t)(next >> 8 * i));
+}
+
+static unsigned pushed_register(const struct insn *in)
+{
+    const struct insn_reg *r = in->opreg.cls == REGCLASS_GPR ? &in->opreg : &in->rm;
+    return bt_host_gpr[r->num & 7];
+}
+
+static void op_store_reg(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV_TO | (b->in->opsize == 2 ? OP_66 : 0), pushed_register(b->in), rm, 0);
+}
+
+void op_store_r12(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV_TO | (b->in->opsize == 2 ? OP_66 : 0), R12, rm, 0);
+}
+
+void op_load_r12(struct builder *b, struct rm rm)
+{
+    if (b->in->opsize == 2)
+        asm_op(&b->a, OP_MOVZX16, R12, rm, 0);
+    else
+        asm_op(&b->a, OP_MOV, R12, rm, 0);
+}
+
+static void op_load_r10(struct builder *b, struct rm rm)
+{
+    if (b->in->opsize == 2)
+        asm_op(&b->a, OP_MOVZX16, R10, rm, 0);
+    else
+        asm_op(&b->a, OP_MOV, R10, rm, 0);
+}
+
+/* ---- push, pop, leave ---- */
+
+bool stack_is_inline(const struct builder *b, const struct insn *in)
+{
+    if (in->cls != INSN_STACK)
+        return false;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return in->reg.cls != REGCLASS_SEGMENT;
+    case ZYDIS_MNEMONIC_POP:
+        return !in->mem.present;
+    case ZYDIS_MNEMONIC_LEAVE:
+        return (b->mode & BT_MODE_STACK32) && in->opsize == 4 && segment_is_flat(b, SEG_SS);
+    default:
+        return false;
+    }
+}
+
+static void translate_push(struct builder *b)
+{
+    const struct insn *in = b->in;
+    int size = in->opsize;
+    void (*op)(struct builder *, struct rm) = op_store_imm;
+    if (in->mem.present) {
+        memory_operand(b, (unsigned)size, true, false, op_load_r12);
+        op = op_store_r12;
+    } else if (in->opreg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR) {
+        op = op_store_reg;
+    }
+    struct cold *c = stack_access(b, -size, (unsigned)size, true, op);
+    stack_adjust(b, -size);
+    c->back[1] = asm_here(&b->a);
+}
+
+static void translate_pop(struct builder *b)
+{
+    const struct insn *in = b->in;
+    int size = in->opsize;
+    unsigned to = pushed_register(in);
+    stack_access(b, 0, (unsigned)size, false, op_load_r10);
+    stack_adjust(b, size); /* pop esp: the loaded value wins */
+    asm_op(&b->a, OP_MOV | (size == 2 ? OP_66 : 0), to, rm_reg(R10), 0);
+}
+
+/* leave: the operand is [ebp] */
+static void translate_leave(struct builder *b)
+{
+    struct insn leave = *b->in;
+    struct insn load = leave;
+    load.mem = (struct insn_mem){
+        .present = true, .seg = SEG_SS, .base = GPR_BP, .index = GPR_NONE, .scale = 1, .read = true, .size = 4};
+    load.addrsize = 4;
+    b->insns[b->cur] = load; /* the cold part of the operand looks at it again */
+    memory_operand(b, 4, true, false, op_load_r12);
+    asm_op(&b->a, OP_LEA, R14, rm_mem(RBP, 4), 0);
+    asm_op(&b->a, OP_MOV, RBP, rm_reg(R12), 0);
+}
+
+void translate_stack(struct builder *b)
+{
+    switch (b->in->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        translate_push(b);
+        break;
+    case ZYDIS_MNEMONIC_POP:
+        translate_pop(b);
+        break;
+    default:
+        translate_leave(b);
+        break;
+    }
+}
+
+/* ---- jumps, calls, returns ---- */
+
+bool control_is_inline(const struct builder *b, const struct insn *in)
+{
+    switch (in->cls) {
+    case INSN_JCC:
+    case INSN_JMP:
+    case INSN_CALL: {
+        uint64_t limit = b->v->code_limit; /* a target beyond the limit faults at the branch: in C */
+        uint64_t next = b->eips[in - b->insns + 1], target = next + in->imm;
+        target &= in->opsize == 2 ? 0xffff : 0xffffffff;
+        return target <= limit && next <= limit;
+    }
+    case INSN_JMP_IND:
+    case INSN_CALL_IND:
+    case INSN_RET:
+        return b->mode & BT_MODE_FLAT_CS || b->v->code_limit == 0xffff;
+    default:
+        return false;
+    }
+}
+
+static void push_return(struct builder *b)
+{
+    int size = b->in->opsize;
+    stack_access(b, -size, (unsigned)size, true, op_store_next);
+    stack_adjust(b, -size);
+}
+
+static void load_target(struct builder *b)
+{
+    const struct insn *in = b->in;
+    if (in->mem.present) {
+        memory_operand(b, in->opsize, true, false, op_load_r12);
+        return;
+    }
+    unsigned from = bt_host_gpr[in->rm.num & 7];
+    asm_op(&b->a, in->opsize == 2 ? OP_MOVZX16 : OP_MOV, R12, rm_reg(from), 0);
+}
+
+void translate_control(struct builder *b)
+{
+    const struct insn *in = b->in;
+    switch (in->cls) {
+    case INSN_JCC:
+        translate_jcc(b);
+        break;
+    case INSN_JMP:
+        exit_direct(b, branch_target(b));
+        break;
+    case INSN_CALL:
+        push_return(b);
+        exit_direct(b, branch_target(b));
+        break;
+    case INSN_JMP_IND:
+        load_target(b);
+        asm_op(&b->a, OP_MOV, R10, rm_reg(R12), 0);
+        exit_indirect(b);
+        break;
+    case INSN_CALL_IND:
+        load_target(b);
+        push_return(b);
+        asm_op(&b->a, OP_MOV, R10, rm_reg(R12), 0);
+        exit_indirect(b);
+        break;
+    default: /* INSN_RET */
+        stack_access(b, 0, in->opsize, false, op_load_r10);
+        stack_adjust(b, in->opsize + (int)(in->imm & 0xffff));
+        exit_indirect(b);
+        break;
+    }
+}

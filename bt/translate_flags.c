@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/* CLI, STI, CLD, STD, PUSHF and POPF at CPL 0 against the context: a handful of host instructions where a call into C
+ * would cost a hundred cycles. IF and DF live in cpu->rflags, never in the host's EFLAGS. */
+#include "bt/translate.h"
+
+#include <Zydis/Zydis.h>
+
+enum { BYTE1_IF = 2, BYTE1_DF = 4 }; /* of EFLAGS bits 8-15 */
+
+bool flags_insn_is_inline(const struct builder *b, const struct insn *in)
+{
+    if (b->mode & BT_MODE_SINGLE)
+        return false;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        return true;
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+        return b->mode & BT_MODE_CPL0;
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_POPFD:
+        return (b->mode & BT_MODE_CPL0) && in->opsize == 4;
+    default:
+        return false;
+    }
+}
+
+/* and / or byte [rflags + 1], imm8 */
+static void change_byte1(struct builder *b, unsigned group1, uint8_t imm)
+{
+    flags_clobber(b);
+    asm_op(&b->a, OP_CMP8_IMM, group1, rm_at((uint8_t *)&b->v->cpu.rflags + 1), 1);
+    asm_byte(&b->a, imm);
+}
+
+/* The whole instruction in C; its flags are then where the hot path has them. */
+static void cold_in_c(struct builder *b, struct cold *c)
+{
+    for (int i = 0; i < 3; i++)
+        if (c->from[i])
+            asm_land32(&b->a, c->from[i]);
+    callout_emit(b, 0);
+    if (c->write) /* popf: the image is the flags from here on */
+        bt_emit_save_flags(&b->a);
+    asm_jmp32(&b->a, c->back[0]);
+}
+
+static void translate_sti(struct builder *b)
+{
+    flags_clobber(b);
+    struct cold *c = builder_cold(b, cold_in_c);
+    asm_op(&b->a, OP_GROUP1_IMM8, GROUP1_CMP, rm_at(&b->v->held_events), 1);
+    asm_byte(&b->a, 0);
+    c->from[0] = asm_jcc32(&b->a, CC_NZ, 0);
+    change_byte1(b, GROUP1_OR, BYTE1_IF);
+    c->back[0] = asm_here(&b->a);
+}
+
+static void and_imm(struct builder *b, unsigned reg, uint32_t imm)
+{
+    asm_op(&b->a, OP_GROUP1_IMM32, GROUP1_AND, rm_reg(reg), 4);
+    asm_u32(&b->a, imm);
+}
+
+static void shift(struct builder *b, unsigned ext, unsigned reg, uint8_t count)
+{
+    asm_op(&b->a, OP_SHIFT_IMM, ext, rm_reg(reg), 1);
+    asm_byte(&b->a, count);
+}
+
+enum { SHIFT_LEFT = 4, SHIFT_RIGHT = 5 };
+
+static void translate_pushf(struct builder *b)
+{
+    struct assembler *a = &b->a;
+    if (b->eflags_valid && !b->image_valid)
+        bt_emit_save_flags(a);
+    b->image_valid = true;
+    b->eflags_valid = false;
+    asm_op(a, OP_MOV, R12, rm_reg(R13), 0);
+    shift(b, SHIFT_RIGHT, R12, 8);
+    and_imm(b, R12, 0xd5);
+    asm_op(a, OP_MOV, R10, rm_reg(R13), 0);
+    and_imm(b, R10, 1);
+    shift(b, SHIFT_LEFT, R10, 11);
+    asm_op(a, OP_OR, R12, rm_reg(R10), 0);
+    asm_op(a, OP_MOV, R10, rm_at(&b->v->cpu.rflags), 0);
+    and_imm(b, R10, ~(uint32_t)(FLAGS_ARITH | EFLAGS_RF | EFLAGS_VM));
+    asm_op(a, OP_OR, R12, rm_reg(R10), 0);
+    struct cold *c = stack_access(b, -4, 4, true, op_store_r12);
+    stack_adjust(b, -4);
+    c->back[1] = asm_here(a);
+}
+
+/* Inline while only arithmetic flags, IF, DF and ID change and no interrupt waits for IF. */
+static void translate_popf(struct builder *b)
+{
+    struct assembler *a = &b->a;
+    stack_access(b, 0, 4, false, op_load_r12);
+    struct cold *c = builder_cold(b, cold_in_c);
+    c->write = true;
+    asm_op(a, OP_MOV, R10, rm_at(&b->v->cpu.rflags), 0);
+    asm_op(a, OP_XOR, R10, rm_reg(R12), 0);
+    asm_op(a, OP_TEST_IMM, 0, rm_reg(R10), 4);
+    asm_u32(a, FLAG_TF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP);
+    c->from[0] = asm_jcc32(a, CC_NZ, 0);
+    asm_op(a, OP_MOV, R11, rm_at(&b->v->held_events), 0);
+    shift(b, SHIFT_LEFT, R11, 9); /* CPU_EVENT_INTR to IF */
+    asm_op(a, OP_TEST, R11, rm_reg(R12), 0);
+    c->from[1] = asm_jcc32(a, CC_NZ, 0);
+    and_imm(b, R10, FLAG_IF | FLAG_DF | EFLAGS_ID);
+    asm_op(a, 0x31, R10, rm_at(&b->v->cpu.rflags), 0); /* xor [rflags], r10d */
+    asm_op(a, OP_MOV, R13, rm_reg(R12), 0);
+    and_imm(b, R13, 0xd5);
+    shift(b, SHIFT_LEFT, R13, 8);
+    shift(b, SHIFT_RIGHT, R12, 11);
+    and_imm(b, R12, 1);
+    asm_op(a, OP_OR, R13, rm_reg(R12), 0);
+    stack_adjust(b, 4);
+    c->back[0] = asm_here(a);
+    b->eflags_valid = false;
+    b->image_valid = true;
+}
+_Static_assert(CPU_EVENT_INTR == 1 && FLAG_IF == 1 << 9, "translate_popf moves the one to the other");
+
+void translate_flags_insn(struct builder *b)
+{
+    switch (b->in->mnemonic) {
+    case ZYDIS_MNEMONIC_CLD:
+        change_byte1(b, GROUP1_AND, (uint8_t)~BYTE1_DF);
+        break;
+    case ZYDIS_MNEMONIC_STD:
+        change_byte1(b, GROUP1_OR, BYTE1_DF);
+        break;
+    case ZYDIS_MNEMONIC_CLI:
+        change_byte1(b, GROUP1_AND, (uint8_t)~BYTE1_IF);
+        break;
+    case ZYDIS_MNEMONIC_STI:
+        translate_sti(b);
+        break;
+    case ZYDIS_MNEMONIC_PUSHFD:
+        translate_pushf(b);
+        break;
+    default:
+        translate_popf(b);
+        break;
+    }
+}

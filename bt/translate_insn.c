@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* Plain instructions: the guest's encoding written again with host registers and the shadow-table operand; and calls
+ * into C for everything that is not plain. */
+#include "bt/translate.h"
+
+#include <Zydis/Zydis.h>
+
+#define TEMP_HIGH R12 /* stands in for AH..BH where REX forbids them */
+
+/* ---- which instructions run on the host ---- */
+
+static bool unavailable(const struct builder *b, const struct insn *in)
+{
+    if (in->vex && in->vector)
+        return b->mode & BT_MODE_NO_AVX;
+    if (in->vector)
+        return b->mode & BT_MODE_NO_SSE;
+    return (in->x87 || in->mmx) && (b->mode & BT_MODE_NO_X87);
+}
+
+/* Legacy instructions without a 64-bit encoding, and operands that are not one memory access. */
+static bool needs_c(const struct insn *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_SALC:
+        return true;
+    default:
+        return in->mem.vsib;
+    }
+}
+
+bool translate_is_inline(const struct builder *b, const struct insn *in)
+{
+    return (in->cls == INSN_GENERIC || in->cls == INSN_MOVE) && !needs_c(in) && !unavailable(b, in);
+}
+
+/* ---- re-encoding ---- */
+
+static unsigned host_number(const struct insn_reg *r)
+{
+    if (r->cls == REGCLASS_GPR)
+        return bt_host_gpr[r->num & 7];
+    if (r->cls == REGCLASS_GPR8H)
+        return r->num + 4u;
+    return r->num;
+}
+
+/* The operand names AH..BH and cannot, because another part of the instruction needs REX. */
+static bool high_conflict(const struct insn *in)
+{
+    bool high = in->reg.cls == REGCLASS_GPR8H || in->rm.cls == REGCLASS_GPR8H || in->opreg.cls == REGCLASS_GPR8H;
+    bool rex = in->mem.present || (in->reg.cls == REGCLASS_GPR && bt_host_gpr[in->reg.num & 7] >= 8) ||
+               (in->rm.cls == REGCLASS_GPR && bt_host_gpr[in->rm.num & 7] >= 8);
+    return high && rex;
+}
+
+struct fields {
+    unsigned reg, rm_register, opreg;
+    bool high_reg, high_rm;
+};
+
+static struct fields host_fields(const struct insn *in, bool conflict)
+{
+    struct fields f = {.reg = in->reg.cls == REGCLASS_NONE ? in->modrm_reg : host_number(&in->reg),
+                       .rm_register = in->rm.cls == REGCLASS_NONE ? in->modrm_rm : host_number(&in->rm),
+                       .opreg = host_number(&in->opreg),
+                       .high_reg = in->reg.cls == REGCLASS_GPR8H,
+                       .high_rm = in->rm.cls == REGCLASS_GPR8H};
+    if (conflict && f.high_reg) {
+        f.reg = TEMP_HIGH;
+        f.high_reg = false;
+    }
+    if (conflict && f.high_rm) {
+        f.rm_register = TEMP_HIGH;
+        f.high_rm = false;
+    }
+    return f;
+}
+
+static void emit_immediates(struct builder *b)
+{
+    const struct insn *in = b->in;
+    for (unsigned i = 0; i < in->imm_len; i++)
+        asm_byte(&b->a, in->bytes[in->len - in->imm_len + i]);
+}
+
+static bool integer_insn(const struct insn *in)
+{
+    return !in->x87 && !in->mmx && !in->vector;
+}
+
+/* VEX.W means nothing outside 64-bit mode where it would widen a general register or a scalar of the same name. */
+static bool vex_w(const struct insn *in)
+{
+    bool general = in->reg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR || in->vvvv.cls == REGCLASS_GPR;
+    return in->rex_w && !general && !(in->mem.present && in->mem.size == 4);
+}
+
+static void emit_vex(struct builder *b, struct rm rm, const struct fields *f)
+{
+    static const uint8_t pp[] = {[0] = 0, [0x66 & 0xf] = 1, [3] = 2, [2] = 3};
+    const struct insn *in = b->in;
+    unsigned vvvv = in->vvvv.cls == REGCLASS_NONE ? 0 : host_number(&in->vvvv);
+    asm_vex(&b->a, in->map, pp[in->mandatory & 0xf], vex_w(in), in->vex_l, in->opcode, f->reg, vvvv, rm, in->imm_len);
+    emit_immediates(b);
+}
+
+static uint32_t legacy_prefixes(const struct insn *in)
+{
+    uint32_t op = 0;
+    if (integer_insn(in) ? in->opsize == 2 : in->has_66)
+        op |= OP_66;
+    if (in->mandatory == 0x66)
+        op |= OP_66;
+    if (in->mandatory == 0xf2)
+        op |= OP_F2;
+    if (in->mandatory == 0xf3)
+        op |= OP_F3;
+    if (in->lock)
+        op |= OP_LOCK;
+    return op;
+}
+
+/* Opcodes that mean something else in 64-bit mode, as an equivalent ModRM form. Returns the opcode, *reg the field. */
+static uint8_t opcode_without_short_forms(const struct insn *in, unsigned *reg, bool *modrm_form)
+{
+    *modrm_form = in->has_modrm;
+    if (in->map != MAP_PRIMARY || in->encoding != ENCODING_LEGACY)
+        return in->opcode;
+    if (in->opcode >= 0x40 && in->opcode <= 0x4f) { /* inc, dec r */
+        *reg = in->opcode >= 0x48;
+        *modrm_form = true;
+        return 0xff;
+    }
+    if (in->opcode == 0x82) /* alias of 80 */
+        return 0x80;
+    if (in->mem.moffs) { /* a0-a3 */
+        static const uint8_t forms[] = {0x8a, 0x8b, 0x88, 0x89};
+        *reg = RAX;
+        *modrm_form = true;
+        return forms[in->opcode & 3];
+    }
+    return in->opcode;
+}
+
+static bool byte_register(const struct insn_reg *r)
+{
+    return r->cls == REGCLASS_GPR && r->size == 1;
+}
+
+/* An opcode with the register in its low three bits: bswap, xchg, mov r, imm. */
+static void emit_opreg(struct builder *b, uint32_t prefixes, const struct fields *f)
+{
+    const struct insn *in = b->in;
+    if (prefixes & OP_66)
+        asm_byte(&b->a, 0x66);
+    if (f->opreg & 8)
+        asm_byte(&b->a, 0x41);
+    if (in->map)
+        asm_byte(&b->a, 0x0f);
+    asm_byte(&b->a, (uint8_t)((in->opcode & 0xf8) | (f->opreg & 7)));
+    emit_immediates(b);
+}
+
+static void emit_legacy(struct builder *b, struct rm rm, struct fields f)
+{
+    const struct insn *in = b->in;
+    uint32_t op = legacy_prefixes(in);
+    unsigned reg = f.reg;
+    bool modrm_form;
+    uint8_t opcode = opcode_without_short_forms(in, &reg, &modrm_form);
+    unsigned imm_len = in->mem.moffs ? 0 : in->imm_len;
+    if (in->opreg.cls != REGCLASS_NONE && modrm_form && !in->has_modrm && !in->mem.moffs)
+        rm = rm_reg(f.opreg); /* inc, dec */
+    else if (in->opreg.cls != REGCLASS_NONE) {
+        emit_opreg(b, op, &f);
+        return;
+    }
+    op |= opcode | (uint32_t)in->map << 8;
+    if (!modrm_form) { /* no operands to encode: cwd, sahf, al/eax with immediate ... */
+        if (op & OP_66)
+            asm_byte(&b->a, 0x66);
+        if (op & OP_F2)
+            asm_byte(&b->a, 0xf2);
+        if (op & OP_F3)
+            asm_byte(&b->a, 0xf3);
+        if (in->map)
+            asm_byte(&b->a, 0x0f);
+        asm_byte(&b->a, opcode);
+        emit_immediates(b);
+        return;
+    }
+    op |= (f.high_reg ? OP_HIGH_REG : 0) | (f.high_rm ? OP_HIGH_RM : 0);
+    op |= byte_register(&in->reg) ? OP_BYTE_REG : 0;
+    op |= byte_register(&in->rm) ? OP_BYTE_RM : 0;
+    asm_op(&b->a, op, reg, rm, imm_len);
+    if (imm_len)
+        emit_immediates(b);
+}
+
+static const struct insn_reg *high_operand(const struct insn *in)
+{
+    return in->reg.cls == REGCLASS_GPR8H ? &in->reg : &in->rm;
+}
+
+/* The current instruction with operand rm (memory), or its own registers. */
+static void emit_reencoded(struct builder *b, struct rm rm)
+{
+    const struct insn *in = b->in;
+    bool conflict = high_conflict(in);
+    struct fields f = host_fields(in, conflict);
+    unsigned high = conflict ? bt_host_gpr[high_operand(in)->num] : 0;
+    if (conflict)
+        asm_rorx(&b->a, true, TEMP_HIGH, high, 8);
+    if (rm.kind == RM_REG)
+        rm = rm_reg(f.rm_register);
+    if (in->encoding == ENCODING_VEX)
+        emit_vex(b, rm, &f);
+    else
+        emit_legacy(b, rm, f);
+    if (conflict && high_operand(in)->write) {
+        asm_rorx(&b->a, true, high, high, 8);
+        asm_op(&b->a, OP_MOV8 | OP_BYTE_REG, high, rm_reg(TEMP_HIGH), 0);
+        asm_rorx(&b->a, true, high, high, 56);
+    }
+}
+
+/* ---- operands that need more than the plain form ---- */
+
+/* bt [mem], reg with reg inside one operand: the bit number in r12. */
+static void op_bit_string(struct builder *b, struct rm rm)
+{
+    uint32_t op = legacy_prefixes(b->in) | b->in->opcode | (uint32_t)b->in->map << 8;
+    asm_op(&b->a, op, R12, rm, 0);
+}
+
+/* maskmovq and maskmovdqu store through [rdi] without saying so. */
+static void op_implicit_di(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R12, rm, 0);
+    asm_op(&b->a, OP_XCHG | OP_W, R12, rm_reg(RDI), 0);
+    emit_reencoded(b, rm_reg(0));
+    asm_op(&b->a, OP_XCHG | OP_W, R12, rm_reg(RDI), 0);
+}
+
+static void translate_lea(struct builder *b)
+{
+    const struct insn *in = b->in;
+    unsigned to = bt_host_gpr[in->reg.num & 7];
+    if (in->opsize == 4) {
+        memory_offset(b, to);
+        return;
+    }
+    memory_offset(b, R10);
+    asm_op(&b->a, OP_MOV | OP_66, to, rm_reg(R10), 0);
+}
+
+void translate_generic(struct builder *b)
+{
+    const struct insn *in = b->in;
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA) {
+        translate_lea(b);
+        return;
+    }
+    if (in->mem.present && in->mem.size == 0) /* nop, prefetch */
+        return;
+    if (in->mem.present) {
+        memory_operand(b, 0, in->mem.read, in->mem.write,
+                       in->mem.implicit           ? op_implicit_di
+                       : memory_is_bit_string(in) ? op_bit_string
+                                                  : emit_reencoded);
+        return;
+    }
+    flags_prepare(b);
+    emit_reencoded(b, rm_reg(0));
+    flags_after(b);
+}
+
+/* ---- calls into C ---- */
+
+void callout_emit(struct builder *b, uint32_t flags)
+{
+    struct bt_cache *c = b->c;
+    struct bt_site *site = &c->sites[c->site_count++];
+    site->insn = *b->in;
+    site->flags = flags;
+    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur]);
+    asm_mov_imm64(&b->a, R11, (uintptr_t)site);
+    asm_call32(&b->a, b->eflags_valid || !b->image_valid ? c->glue.callout : c->glue.callout_saved);
+}
+
+void translate_callout(struct builder *b, uint32_t flags)
+{
+    if (unavailable(b, b->in) && (b->in->cls == INSN_GENERIC || b->in->cls == INSN_MOVE))
+        flags |= BT_SITE_FPU_CHECK;
+    callout_emit(b, flags);
+    b->eflags_valid = true;
+    b->image_valid = false;
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory operands: one guest load, `mov eax, [ebx+8]`, in flat 32-bit code becomes
+ *
+ *     lea  r10d, [rbx+8]            the linear address
+ *     shrx r11d, r10d, r15d         page index
+ *     mov  r11, [r8 + r11*8]        read table: host delta or 0
+ *     test r10b, 3 ; jnz unaligned  may it cross a page?
+ *     test r11, r11 ; jz slow
+ *  L: mov  eax, [r11 + r10]
+ *
+ * and behind the block
+ *
+ *  unaligned: does it cross? no: back to the second test
+ *  slow: mov [rip], eip ; mov r11d, info ; call glue.slow ; jmp L
+ *
+ * The slow path gives a delta that makes the same host instruction work: the page itself, or a bounce buffer for
+ * devices and page crossings. A write therefore has its own copy of the instruction in the cold part, followed by a
+ * call that brings the bounce buffer to its place and drops translations of written code. */
+#include "bt/translate.h"
+
+#include <Zydis/Zydis.h>
+
+const uint8_t bt_host_gpr[8] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI};
+
+#define SCRATCH_ADDRESS R10
+#define SCRATCH_DELTA R11
+
+/* Data accesses through CS are rare and never writable: they take the checked form. */
+bool segment_is_flat(const struct builder *b, unsigned seg)
+{
+    switch (seg) {
+    case SEG_DS:
+        return b->mode & BT_MODE_FLAT_DS;
+    case SEG_ES:
+        return b->mode & BT_MODE_FLAT_ES;
+    case SEG_SS:
+        return b->mode & BT_MODE_FLAT_SS;
+    default:
+        return false;
+    }
+}
+
+static uint8_t host_or_none(uint8_t guest)
+{
+    return guest == GPR_NONE ? NO_REG : bt_host_gpr[guest & 7];
+}
+
+void memory_offset(struct builder *b, unsigned reg)
+{
+    const struct insn_mem *m = &b->in->mem;
+    uint8_t base = host_or_none(m->base), index = m->vsib ? NO_REG : host_or_none(m->index);
+    if (base == NO_REG && index == NO_REG) {
+        uint32_t disp = (uint32_t)m->disp;
+        asm_mov_imm32(&b->a, reg, b->in->addrsize == 2 ? disp & 0xffff : disp);
+        return;
+    }
+    if (index == NO_REG && m->disp == 0)
+        asm_op(&b->a, OP_MOV, reg, rm_reg(base), 0);
+    else
+        asm_op(&b->a, OP_LEA, reg, rm_sib(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp), 0);
+    if (b->in->addrsize == 2)
+        asm_op(&b->a, OP_MOVZX16, reg, rm_reg(reg), 0);
+}
+
+/* Behind the hot path: unaligned test, then the slow call. from[0]: the null test, from[1]: the alignment test,
+ * from[2]: the segment limit. back[0]: the null test, back[1]: the operation (reads) or what follows it (writes). */
+static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t info)
+{
+    if (c->address != SCRATCH_ADDRESS)
+        asm_op(&b->a, OP_MOV, SCRATCH_ADDRESS, rm_reg(c->address), 0);
+    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur]);
+    asm_mov_imm32(&b->a, SCRATCH_DELTA, info);
+    asm_call32(&b->a, b->c->glue.slow);
+}
+
+static void table_load(struct builder *b, unsigned address, bool write)
+{
+    asm_shrx(&b->a, false, SCRATCH_DELTA, address, R15);
+    asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(write ? R9 : R8, SCRATCH_DELTA, 8, 0), 0);
+}
+
+static void emit_unaligned(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[1]);
+    asm_op(&b->a, OP_LEA, SCRATCH_DELTA, rm_mem(c->address, (int32_t)c->size - 1), 0);
+    asm_op(&b->a, OP_XOR, SCRATCH_DELTA, rm_reg(c->address), 0);
+    asm_op(&b->a, OP_TEST_IMM, 0, rm_reg(SCRATCH_DELTA), 4);
+    asm_u32(&b->a, ~(uint32_t)PAGE_MASK);
+    uint8_t *crosses = asm_jcc8(&b->a, CC_NZ);
+    table_load(b, c->address, c->write);
+    asm_jmp32(&b->a, c->back[0]);
+    asm_land8(&b->a, crosses);
+}
+
+static void cold_memory(struct builder *b, struct cold *c)
+{
+    uint8_t *skip = NULL;
+    if (c->from[2]) {
+        asm_land32(&b->a, c->from[2]);
+        emit_slow_call(b, c, c->info | BT_INFO_OFFSET);
+        skip = asm_jmp32(&b->a, 0);
+    }
+    if (c->from[1] && c->back[0])
+        emit_unaligned(b, c);
+    else if (c->from[1])
+        asm_land32(&b->a, c->from[1]);
+    if (c->from[0])
+        asm_land32(&b->a, c->from[0]);
+    emit_slow_call(b, c, c->info);
+    if (skip)
+        asm_land32(&b->a, skip);
+    if (!c->write) {
+        asm_jmp32(&b->a, c->back[1]);
+        return;
+    }
+    builder_record(b);
+    flags_prepare(b);
+    c->op(b, rm_sib(SCRATCH_DELTA, SCRATCH_ADDRESS, 1, 0));
+    flags_after(b);
+    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur + 1]);
+    asm_call32(&b->a, b->eflags_valid ? b->c->glue.post : b->c->glue.post_saved);
+    asm_jmp32(&b->a, c->back[1]);
+}
+
+static bool crossing_check_needed(unsigned size)
+{
+    return size > 1;
+}
+
+/* Tests on the linear address in `address`; fills in the cold record. EFLAGS are clobbered. */
+static void emit_checks(struct builder *b, struct cold *c, bool must_align)
+{
+    table_load(b, c->address, c->write);
+    if (b->mode & BT_MODE_WATCH) {
+        c->from[0] = asm_jmp32(&b->a, 0);
+        return;
+    }
+    if (crossing_check_needed(c->size)) {
+        unsigned mask = 1;
+        while (mask < c->size)
+            mask <<= 1;
+        mask = mask > 64 ? 63 : mask - 1;
+        asm_op(&b->a, OP_TEST_IMM8 | OP_BYTE_RM, 0, rm_reg(c->address), 1);
+        asm_byte(&b->a, (uint8_t)mask);
+        c->from[1] = asm_jcc32(&b->a, CC_NZ, 0);
+        c->back[0] = must_align || (b->mode & BT_MODE_ALIGN) ? 0 : asm_here(&b->a);
+    }
+    asm_op(&b->a, OP_TEST | OP_W, SCRATCH_DELTA, rm_reg(SCRATCH_DELTA), 0);
+    c->from[0] = asm_jcc32(&b->a, CC_Z, 0);
+}
+
+static void segment_base_and_limit(struct builder *b, struct cold *c, unsigned seg)
+{
+    struct bt_seg_cache *s = &b->v->seg[seg];
+    asm_op(&b->a, OP_CMP | OP_W, SCRATCH_ADDRESS, rm_at(c->write ? &s->write_limit : &s->read_limit), 0);
+    c->from[2] = asm_jcc32(&b->a, CC_G, 0);
+    asm_op(&b->a, OP_ADD, SCRATCH_ADDRESS, rm_at(&s->base), 0);
+}
+
+bool memory_is_bit_string(const struct insn *in)
+{
+    return in->mem.present && in->reg.cls == REGCLASS_GPR &&
+           (in->mnemonic == ZYDIS_MNEMONIC_BT || in->mnemonic == ZYDIS_MNEMONIC_BTS ||
+            in->mnemonic == ZYDIS_MNEMONIC_BTR || in->mnemonic == ZYDIS_MNEMONIC_BTC);
+}
+
+/* bt [mem], reg reaches bits beyond the operand (SDM vol. 2, BT): moves the address to the element that holds the bit.
+ */
+static void bit_string_address(struct builder *b)
+{
+    unsigned reg = bt_host_gpr[b->in->reg.num & 7], size = b->in->opsize;
+    if (size == 2)
+        asm_op(&b->a, 0x1bf, R12, rm_reg(reg), 0); /* movsx */
+    else
+        asm_op(&b->a, OP_MOV, R12, rm_reg(reg), 0);
+    asm_op(&b->a, OP_SHIFT_IMM, 7, rm_reg(R12), 1);
+    asm_byte(&b->a, size == 2 ? 4 : 5);
+    asm_op(&b->a, OP_LEA, SCRATCH_ADDRESS, rm_sib(SCRATCH_ADDRESS, R12, (uint8_t)size, 0), 0);
+    if (b->in->addrsize == 2)
+        asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
+    asm_op(&b->a, OP_MOV, R12, rm_reg(reg), 0);
+    asm_group1_imm(&b->a, false, GROUP1_AND, rm_reg(R12), (int32_t)size * 8 - 1);
+}
+
+/* The simplest operand, [reg], needs no address register of its own. */
+static bool address_is_register(const struct builder *b)
+{
+    const struct insn_mem *m = &b->in->mem;
+    return b->in->addrsize == 4 && m->base != GPR_NONE && (m->index == GPR_NONE && !m->vsib) && m->disp == 0 &&
+           segment_is_flat(b, m->seg) && !memory_is_bit_string(b->in);
+}
+
+void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
+{
+    const struct insn_mem *m = &b->in->mem;
+    struct cold *c = builder_cold(b, cold_memory);
+    c->size = size ? size : m->size;
+    c->write = write;
+    c->op = op;
+    c->info = c->size | (read ? BT_INFO_READ : 0) | (write ? BT_INFO_WRITE : 0) |
+              (unsigned)m->seg << BT_INFO_SEG_SHIFT | (m->aligned ? BT_INFO_ALIGNED : 0);
+    c->address = SCRATCH_ADDRESS;
+    flags_clobber(b);
+    if (address_is_register(b)) {
+        c->address = bt_host_gpr[m->base];
+    } else {
+        memory_offset(b, SCRATCH_ADDRESS);
+        if (memory_is_bit_string(b->in))
+            bit_string_address(b);
+        if (!segment_is_flat(b, m->seg))
+            segment_base_and_limit(b, c, m->seg);
+    }
+    emit_checks(b, c, m->aligned);
+    c->eflags_valid = b->eflags_valid;
+    c->image_valid = b->image_valid;
+    if (!write)
+        c->back[1] = asm_here(&b->a);
+    builder_record(b);
+    flags_prepare(b);
+    op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
+    flags_after(b);
+    if (write)
+        c->back[1] = asm_here(&b->a);
+}
+
+/* ---- the stack ---- */
+
+/* A stack write that fails is done in C as a whole: nothing has changed yet. back[1]: behind the instruction. */
+static void cold_stack_write(struct builder *b, struct cold *c)
+{
+    if (c->from[1] && c->back[0])
+        emit_unaligned(b, c);
+    else if (c->from[1])
+        asm_land32(&b->a, c->from[1]);
+    if (c->from[0])
+        asm_land32(&b->a, c->from[0]);
+    if (c->from[2])
+        asm_land32(&b->a, c->from[2]);
+    callout_emit(b, c->back[1] ? 0 : BT_SITE_ENDS_BLOCK);
+    if (c->back[1])
+        asm_jmp32(&b->a, c->back[1]);
+}
+
+struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
+                          void (*op)(struct builder *, struct rm))
+{
+    struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
+    bool wide = b->mode & BT_MODE_STACK32, flat = segment_is_flat(b, SEG_SS);
+    c->size = size;
+    c->write = write;
+    c->info = size | (write ? BT_INFO_WRITE : BT_INFO_READ) | SEG_SS << BT_INFO_SEG_SHIFT;
+    c->address = SCRATCH_ADDRESS;
+    flags_clobber(b);
+    if (wide && flat && delta == 0) {
+        c->address = R14;
+    } else {
+        asm_op(&b->a, OP_LEA, SCRATCH_ADDRESS, rm_mem(R14, delta), 0);
+        if (!wide)
+            asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
+        if (!flat)
+            segment_base_and_limit(b, c, SEG_SS);
+    }
+    emit_checks(b, c, false);
+    c->eflags_valid = b->eflags_valid;
+    c->image_valid = b->image_valid;
+    if (!write)
+        c->back[1] = asm_here(&b->a);
+    builder_record(b);
+    op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
+    return c;
+}
+
+void stack_adjust(struct builder *b, int n)
+{
+    if (b->mode & BT_MODE_STACK32) {
+        asm_op(&b->a, OP_LEA, R14, rm_mem(R14, n), 0);
+        return;
+    }
+    asm_op(&b->a, OP_LEA, R11, rm_mem(R14, n), 0);
+    asm_op(&b->a, OP_MOV | OP_66, R14, rm_reg(R11), 0);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* The translator's state of one vCPU. It lies in the low 2 GiB, just below the vCPU's code cache, so that translated
+ * code reaches every field relative to RIP.
+ *
+ * Host registers while translated code of a 16- or 32-bit mode runs:
+ *   rax rcx rdx rbx rbp rsi rdi   the guest registers of the same name, upper halves zero
+ *   r14                           guest ESP, upper half zero
+ *   r8, r9                        read and write shadow table of the current view
+ *   r15                           12 (PAGE_SHIFT), the count of the flag-free page index shift
+ *   r10, r11, r12                 scratch inside one instruction (address, delta, value)
+ *   r13                           the flags image, when the arithmetic flags are saved (see translate.c)
+ *   rsp                           the host stack
+ * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
+#ifndef RINGFOLD_BT_VCPU_H
+#define RINGFOLD_BT_VCPU_H
+
+#include "bt/emit.h"
+#include "cpu/engine.h"
+#include "decoder/insn.h"
+
+#include <pthread.h>
+
+/* Why translated code came back to the dispatcher. */
+enum bt_exit {
+    BT_EXIT_DISPATCH, /* go on at cpu->rip */
+    BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index */
+    BT_EXIT_MISS,     /* the code map has no entry for cpu->rip */
+    BT_EXIT_FAULT,    /* cpu->fault is to be delivered at cpu->rip */
+    BT_EXIT_EVENT     /* cpu->events is not zero */
+};
+
+/* What a translation depends on beside the bytes. */
+enum bt_mode_bits {
+    BT_MODE_CODE_MASK = 3, /* enum insn_mode */
+    BT_MODE_STACK32 = 1 << 2,
+    BT_MODE_VIEW_SHIFT = 3, /* enum mmu_view, two bits */
+    BT_MODE_FLAT_CS = 1 << 5,
+    BT_MODE_FLAT_DS = 1 << 6,
+    BT_MODE_FLAT_ES = 1 << 7,
+    BT_MODE_FLAT_SS = 1 << 8,
+    BT_MODE_NO_X87 = 1 << 9, /* CR0.EM or TS */
+    BT_MODE_NO_SSE = 1 << 10,
+    BT_MODE_NO_AVX = 1 << 11,
+    BT_MODE_SINGLE = 1 << 12, /* one instruction a block, back to the dispatcher after it */
+    BT_MODE_WATCH = 1 << 13,  /* data breakpoints: every memory access takes the slow path */
+    BT_MODE_ALIGN = 1 << 14,  /* alignment checks are on */
+    BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
+    BT_MODE_BITS = 16
+};
+
+struct bt_seg_cache {
+    uint64_t base;
+    int64_t read_limit; /* highest offset at which any access of up to 64 bytes is surely good; -1: none */
+    int64_t write_limit;
+};
+
+enum { BT_BOUNCE_SIZE = 64 };
+
+struct bt_block;
+struct bt_exit_record;
+struct bt_page;
+struct bt_cache;
+
+struct bt_stats {
+    uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, enters, slow_reads, slow_writes, bounces,
+        device_accesses, callouts, faults, exceptions, interrupts, host_signals, smc_writes, smc_blocks, cache_flushes,
+        translate_ns, idle_ns;
+};
+
+struct bt_vcpu {
+    struct cpu cpu; /* must be first */
+
+    /* --- reached by translated code --- */
+    uint32_t *exec;                     /* page index -> offset of the page's map in the map region, 0: the empty map */
+    uint64_t *read_table, *write_table; /* the current view's */
+    struct bt_seg_cache seg[SEG_COUNT];
+    uint64_t host_rsp;
+    uint32_t flags_image;
+    uint32_t exit_reason, exit_index;
+    uint64_t exit_aux;
+    uint64_t slow_addr, slow_delta;
+    uint32_t slow_info, post_pending;
+    uint64_t scratch[2];
+
+    /* --- the rest --- */
+    uint32_t mode; /* enum bt_mode_bits, current */
+    bool mode_stale;
+    bool want_single;     /* the next block is one instruction: interrupt shadow with something pending */
+    bool int_delivered;   /* the instruction was INT n: no single-step trap after it */
+    uint32_t held_events; /* INTR while IF is clear: kept out of the poll word */
+    uint64_t code_base;   /* CS base that linear = eip + code_base uses */
+    uint32_t code_limit;
+    bool in_code;        /* between enter and exit: a host signal belongs to the guest */
+    bool smc_hit;        /* a block was invalidated since the flag was cleared */
+    uint64_t watch_hits; /* DR6 bits of data breakpoints met by the current instruction */
+    struct bt_bounce {
+        uint64_t gva[2];
+        uint8_t *hva[2];
+        gpa_t addr[2];
+        uint32_t len[2];
+        bool device[2];
+        bool pending;
+        _Alignas(64) uint8_t data[BT_BOUNCE_SIZE];
+    } bounce;
+    struct bt_cache *cache;
+    struct memory *mem;
+    struct memory_listener listener;
+    struct engine_options options;
+    struct bt_stats stats;
+    FILE *perf_map; /* for perf(1), or NULL */
+    /* DMA writes to code pages, from other threads */
+    pthread_mutex_t dma_lock;
+    struct {
+        gpa_t addr;
+        uint64_t len;
+    } dma_writes[64];
+    unsigned dma_count;
+    bool dma_overflow, map_dirty;
+    uint64_t map_first, map_last; /* gfns whose mapping changed */
+    uint64_t log_first, log_last; /* gfns whose writes must be noticed again */
+    pthread_t thread;
+};
+
+static inline struct bt_vcpu *bt_of(struct cpu *cpu)
+{
+    return (struct bt_vcpu *)cpu;
+}
+
+/* run.c */
+void bt_mode_update(struct bt_vcpu *v);
+
+#endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* The grammar of the safe subset, checked instruction by instruction:
+ *
+ *   memory    [rip + d]            a field of the vCPU
+ *             [r8|r9 + r11*8]      a shadow table, loaded to r11
+ *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
+ *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
+ *                                  path; a store only with an entry of the write table
+ *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
+ *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
+ *   nothing that is privileged, touches segments or the host stack, or calls the host kernel */
+#include "bt/verify.h"
+
+#include <capstone/capstone.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct scan {
+    struct bt_cache *c;
+    uintptr_t start, end;
+    enum { DELTA_NONE, DELTA_LOADED, DELTA_TESTED, DELTA_GOOD } delta; /* what r11 holds */
+    bool delta_writes;                                                 /* it came from the write table */
+    bool tested;                                                       /* `test r11, r11` was the last instruction */
+};
+
+static bool in_glue(const struct scan *s, uintptr_t at)
+{
+    return at >= (uintptr_t)s->c->exec_view && at < (uintptr_t)s->c->exec_view + s->c->glue_size;
+}
+
+static bool is_entry(const struct scan *s, uintptr_t at)
+{
+    const struct bt_block *b = bt_cache_block_at(s->c, at);
+    return b && (at == b->entry || at == b->entry + b->body || at == b->entry - BT_ENTRY_SAVED);
+}
+
+static const char *check_group(const cs_insn *i)
+{
+    for (int g = 0; g < i->detail->groups_count; g++) {
+        uint8_t group = i->detail->groups[g];
+        if (group == CS_GRP_PRIVILEGE || group == CS_GRP_INT || group == CS_GRP_IRET || group == CS_GRP_RET ||
+            group == X86_GRP_VM)
+            return "forbidden instruction group";
+    }
+    switch (i->id) {
+    case X86_INS_SYSCALL:
+    case X86_INS_SYSENTER:
+    case X86_INS_IN:
+    case X86_INS_OUT:
+    case X86_INS_INSB:
+    case X86_INS_OUTSB:
+    case X86_INS_PUSH:
+    case X86_INS_POP:
+    case X86_INS_PUSHFQ:
+    case X86_INS_POPFQ:
+    case X86_INS_ENTER:
+    case X86_INS_LEAVE:
+    case X86_INS_LCALL:
+    case X86_INS_LJMP:
+    case X86_INS_CPUID:
+    case X86_INS_WRFSBASE:
+    case X86_INS_WRGSBASE:
+    case X86_INS_XSETBV:
+    case X86_INS_XRSTOR:
+    case X86_INS_FXRSTOR:
+    case X86_INS_STD:
+    case X86_INS_XLATB:
+        return "forbidden instruction";
+    default:
+        return NULL;
+    }
+}
+
+/* Capstone 4 calls the operand of these written; they only compare. */
+static bool only_compares(unsigned id)
+{
+    return id == X86_INS_TEST || id == X86_INS_CMP || id == X86_INS_BT;
+}
+
+static const char *check_guest_operand(struct scan *s, const cs_insn *i, const cs_x86_op *op)
+{
+    if (op->mem.scale != 1 || op->mem.disp != 0)
+        return "guest operand with displacement or scale";
+    if (i->id == X86_INS_LEA)
+        return NULL; /* maskmov's host address; used only by the next instructions of the same emission */
+    if (s->delta != DELTA_GOOD)
+        return "guest operand without a checked delta";
+    if ((op->access & CS_AC_WRITE) && !s->delta_writes && !only_compares(i->id))
+        return "store with an entry of the read table";
+    return NULL;
+}
+
+static bool is_load_to(const cs_insn *i, x86_reg reg)
+{
+    const cs_x86 *x = &i->detail->x86;
+    return i->id == X86_INS_MOV && x->op_count == 2 && x->operands[0].type == X86_OP_REG && x->operands[0].reg == reg;
+}
+
+static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
+{
+    const x86_op_mem *m = &op->mem;
+    if (m->segment != X86_REG_INVALID)
+        return i->id >= X86_INS_MASKMOVDQU || i->id == X86_INS_MASKMOVQ ? NULL : "segment override";
+    if (m->base == X86_REG_RIP) {
+        uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp), state = (uintptr_t)s->c->vcpu;
+        return at >= state && at < state + sizeof(struct bt_vcpu) ? NULL : "RIP-relative access outside the vCPU";
+    }
+    if (i->id == X86_INS_LEA || i->id == X86_INS_NOP)
+        return m->base == X86_REG_R11 && m->index != X86_REG_INVALID && m->disp == 0 && m->scale == 1
+                   ? check_guest_operand(s, i, op)
+                   : NULL;
+    if ((m->base == X86_REG_R8 || m->base == X86_REG_R9) && m->index == X86_REG_R11 && m->scale == 8 && m->disp == 0 &&
+        is_load_to(i, X86_REG_R11)) {
+        s->delta = DELTA_LOADED;
+        s->delta_writes = m->base == X86_REG_R9;
+        return NULL;
+    }
+    if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
+        return NULL;
+    if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
+        ((m->index == X86_REG_R12 && m->scale == 4) || m->index == X86_REG_INVALID) && s->delta == DELTA_NONE)
+        return NULL;
+    if (m->base == X86_REG_R11 && m->index != X86_REG_INVALID)
+        return check_guest_operand(s, i, op);
+    if ((m->base == X86_REG_RDI || m->base == X86_REG_INVALID) &&
+        (i->id == X86_INS_MASKMOVQ || i->id == X86_INS_MASKMOVDQU || i->id == X86_INS_VMASKMOVDQU))
+        return NULL;
+    return "memory operand outside the grammar";
+}
+
+static const char *check_branch(struct scan *s, const cs_insn *i)
+{
+    const cs_x86_op *op = &i->detail->x86.operands[0];
+    if (op->type == X86_OP_REG)
+        return i->id == X86_INS_JMP && op->reg == X86_REG_R11 ? NULL : "indirect branch";
+    if (op->type != X86_OP_IMM)
+        return "branch through memory";
+    uintptr_t to = (uintptr_t)op->imm;
+    if (i->id == X86_INS_CALL)
+        return in_glue(s, to) ? NULL : "call outside the glue";
+    if ((to >= s->start && to <= s->end) || in_glue(s, to) || is_entry(s, to))
+        return NULL;
+    return "branch to nowhere";
+}
+
+static bool is_family(x86_reg r, x86_reg r64, x86_reg r32, x86_reg r16, x86_reg r8)
+{
+    return r == r64 || r == r32 || r == r16 || r == r8;
+}
+
+static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
+{
+    cs_regs read, written;
+    uint8_t nread, nwritten;
+    if (cs_regs_access(h, i, read, &nread, written, &nwritten))
+        return NULL;
+    for (int k = 0; k < nwritten; k++) {
+        x86_reg r = written[k];
+        if (is_family(r, X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL) && i->id != X86_INS_CALL)
+            return "writes the host stack pointer";
+        if (is_family(r, X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B) ||
+            is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B))
+            return "writes a table register";
+        if (is_family(r, X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B) && i->id != X86_INS_MOV &&
+            i->id != X86_INS_MOVABS)
+            return "writes r15";
+        if (is_family(r, X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B) && s->delta != DELTA_LOADED)
+            s->delta = DELTA_NONE;
+    }
+    return NULL;
+}
+
+static bool is_delta_test(const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    return i->id == X86_INS_TEST && x->op_count == 2 && x->operands[0].type == X86_OP_REG &&
+           x->operands[0].reg == X86_REG_R11 && x->operands[1].type == X86_OP_REG && x->operands[1].reg == X86_REG_R11;
+}
+
+static bool is_branch(const cs_insn *i)
+{
+    for (int g = 0; g < i->detail->groups_count; g++)
+        if (i->detail->groups[g] == CS_GRP_JUMP || i->detail->groups[g] == CS_GRP_CALL)
+            return true;
+    return false;
+}
+
+/* Follows what r11 holds across the instruction. */
+static void track_delta(struct scan *s, const cs_insn *i)
+{
+    if (i->id == X86_INS_CALL && (uintptr_t)i->detail->x86.operands[0].imm == s->c->glue.slow) {
+        s->delta = DELTA_GOOD;
+        s->delta_writes = true; /* the access kind is the slow path's business */
+    } else if (i->id == X86_INS_JMP) {
+        s->delta = DELTA_GOOD; /* what follows is reached by branches only, each checked where it starts */
+    } else if (s->tested && s->delta == DELTA_LOADED && i->id == X86_INS_JE) {
+        s->delta = DELTA_GOOD;
+    }
+    s->tested = is_delta_test(i);
+}
+
+static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
+{
+    const char *bad = check_group(i);
+    const cs_x86 *x = &i->detail->x86;
+    bool loading = false;
+    if (!bad && is_branch(i))
+        bad = check_branch(s, i);
+    else
+        for (int k = 0; !bad && k < x->op_count; k++)
+            if (x->operands[k].type == X86_OP_MEM) {
+                int before = s->delta;
+                bad = check_memory(s, i, &x->operands[k]);
+                loading = s->delta == DELTA_LOADED && before != DELTA_LOADED;
+            }
+    if (!bad) {
+        int delta = s->delta;
+        bad = check_writes(s, h, i);
+        if (loading)
+            s->delta = delta;
+    }
+    track_delta(s, i);
+    return bad;
+}
+
+const char *bt_verify_code(struct bt_cache *c, const uint8_t *code, size_t size, uintptr_t address, size_t *where)
+{
+    static _Thread_local csh handle;
+    if (!handle) {
+        if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle))
+            return "the verifier could not start";
+        cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
+    }
+    struct scan s = {.c = c, .start = address, .end = address + size};
+    cs_insn *insn = cs_malloc(handle);
+    const uint8_t *p = code;
+    size_t left = size;
+    uint64_t at = address;
+    const char *bad = NULL;
+    while (left && !bad) {
+        *where = size - left;
+        if (!cs_disasm_iter(handle, &p, &left, &at, insn))
+            bad = "undecodable";
+        else
+            bad = check_insn(&s, handle, insn);
+    }
+    cs_free(insn, 1);
+    return bad;
+}
+
+void bt_verify_block(struct bt_cache *c, const struct bt_block *b)
+{
+    uintptr_t start = b->entry - BT_ENTRY_SAVED;
+    size_t where = 0, size = b->size + BT_ENTRY_SAVED;
+    const uint8_t *code = (const uint8_t *)start;
+    const char *bad = bt_verify_code(c, code, size, start, &where);
+    if (!bad)
+        return;
+    fprintf(stderr,
+            "ringfold: bt: block for guest %#" PRIx64 " violates the safe subset at +%#zx: %s\n  bytes:", b->eip, where,
+            bad);
+    for (size_t i = where; i < size && i < where + 16; i++)
+        fprintf(stderr, " %02x", code[i]);
+    fprintf(stderr, "\n");
+    abort();
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/* The translator on small hand-assembled programs: flat 32-bit protected mode without paging, ended by HLT. */
+#include "cpu/engine.h"
+#include "tests/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CODE = 0x10000, DATA = 0x20000, STACK = 0x30000 };
+
+struct rig {
+    struct memory mem;
+    struct cpu *cpu;
+};
+
+static uint64_t no_read(void *opaque, gpa_t addr, unsigned size)
+{
+    return 0x1122334455667788ull + addr.v;
+}
+static uint64_t last_write, last_address;
+static void note_write(void *opaque, gpa_t addr, uint64_t value, unsigned size)
+{
+    last_write = value;
+    last_address = addr.v;
+}
+static uint64_t port_read(void *opaque, uint16_t port, unsigned size)
+{
+    return port;
+}
+static void port_write(void *opaque, uint16_t port, uint64_t value, unsigned size)
+{
+    last_write = value;
+    last_address = port;
+}
+static int no_interrupt(void *opaque)
+{
+    return -1;
+}
+static void no_kick(void *opaque)
+{
+}
+static const struct cpu_board board = {.port_read = port_read,
+                                       .port_write = port_write,
+                                       .mem_read = no_read,
+                                       .mem_write = note_write,
+                                       .interrupt_ack = no_interrupt,
+                                       .kick = no_kick};
+
+static void flat(struct segment *s, uint32_t attr)
+{
+    *s = (struct segment){.base = 0, .limit = 0xffffffff, .attr = attr, .selector = 8};
+}
+
+static bool rig_open(struct rig *r)
+{
+    static struct cpu_model model;
+    char err[200];
+    struct engine_options options = {.verify_code = true, .cache_size = 8 << 20};
+    cpu_model_init(&model, false, false);
+    if (memory_init(&r->mem, 4 << 20, err, sizeof err))
+        return false;
+    r->cpu = engine_bt.vcpu_create(&options, &r->mem, &model, &board, 0, err, sizeof err);
+    if (!r->cpu)
+        return false;
+    cpu_reset(r->cpu);
+    mmu_set_paging(&r->cpu->mmu, CR0_PE | CR0_ET | CR0_NE, CR4_OSFXSR | CR4_OSXMMEXCPT, 0);
+    flat(&r->cpu->seg[SEG_CS], 0x9b | SEG_G | SEG_DB);
+    for (int i = 0; i < SEG_COUNT; i++)
+        if (i != SEG_CS)
+            flat(&r->cpu->seg[i], 0x93 | SEG_G | SEG_DB);
+    r->cpu->cpl = 0;
+    r->cpu->rip = CODE;
+    r->cpu->gpr[GPR_SP] = STACK;
+    r->cpu->rflags = 2;
+    engine_bt.state_replaced(r->cpu);
+    return true;
+}
+
+static void rig_close(struct rig *r)
+{
+    engine_bt.vcpu_destroy(r->cpu);
+    memory_destroy(&r->mem);
+}
+
+static enum engine_exit rig_run(struct rig *r, const void *code, size_t len)
+{
+    memcpy(r->mem.ram + CODE, code, len);
+    return engine_bt.run(r->cpu);
+}
+
+#define RUN(r, ...)                                                                                                    \
+    ({                                                                                                                 \
+        static const uint8_t code_[] = {__VA_ARGS__, 0xf4};                                                            \
+        rig_run(r, code_, sizeof code_);                                                                               \
+    })
+
+static void arithmetic(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov eax,5; mov ecx,7; add eax,ecx; mov [0x20000],eax; mov edx,[0x20000]; push edx; pop ebx */
+    CU_ASSERT_EQUAL(
+        RUN(&r, 0xb8, 5, 0, 0, 0, 0xb9, 7, 0, 0, 0, 0x01, 0xc8, 0xa3, 0, 0, 2, 0, 0x8b, 0x15, 0, 0, 2, 0, 0x52, 0x5b),
+        ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], 12);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_BX], 12);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_SP], STACK);
+    rig_close(&r);
+}
+
+static void loops_and_calls(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov ecx,100000; xor eax,eax; L: call f; dec ecx; jnz L; hlt; f: add eax,ecx; ret */
+    CU_ASSERT_EQUAL(
+        RUN(&r, 0xb9, 0xa0, 0x86, 1, 0, 0x31, 0xc0, 0xe8, 4, 0, 0, 0, 0x49, 0x75, 0xf8, 0xf4, 0x01, 0xc8, 0xc3),
+        ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], (uint32_t)(100000ull * 100001 / 2));
+    rig_close(&r);
+}
+
+static void flags_survive_memory(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* stc; mov [0x20001],eax (unaligned); adc eax,0; cmp eax,1; push eax; mov edx,[esp]; sete bl; pop eax */
+    CU_ASSERT_EQUAL(RUN(&r, 0x31, 0xc0, 0xf9, 0xa3, 1, 0, 2, 0, 0x83, 0xd0, 0, 0x83, 0xf8, 1, 0x50, 0x8b, 0x14, 0x24,
+                        0x0f, 0x94, 0xc3, 0x58),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], 1);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_BX] & 0xff, 1);
+    CU_ASSERT(r.cpu->rflags & FLAG_ZF);
+    rig_close(&r);
+}
+
+static void page_crossing(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov dword [0x20ffe], 0x44332211; mov eax,[0x20ffe]; add dword [0x20ffd], 0x100 */
+    CU_ASSERT_EQUAL(RUN(&r, 0xc7, 5, 0xfe, 0x0f, 2, 0, 0x11, 0x22, 0x33, 0x44, 0xa1, 0xfe, 0x0f, 2, 0, 0x81, 5, 0xfd,
+                        0x0f, 2, 0, 0, 1, 0, 0),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], 0x44332211);
+    CU_ASSERT_EQUAL(r.mem.ram[0x20ffe], 0x12);
+    CU_ASSERT_EQUAL(r.mem.ram[0x21001], 0x44);
+    rig_close(&r);
+}
+
+static void device_memory(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov eax,[0x800000]; mov [0x800004], eax; in al,0x60; out 0x61,al */
+    CU_ASSERT_EQUAL(RUN(&r, 0xa1, 0, 0, 0x80, 0, 0xa3, 4, 0, 0x80, 0), ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], 0x55667788 + 0x800000);
+    CU_ASSERT_EQUAL(last_write, 0x55667788 + 0x800000);
+    CU_ASSERT_EQUAL(last_address, 0x800004);
+    rig_close(&r);
+}
+
+static void self_modifying(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov byte [next+1], 0x42; next: mov al, 0x11 -- the same block ahead of itself */
+    CU_ASSERT_EQUAL(RUN(&r, 0xc6, 0x05, 0x08, 0, 1, 0, 0x42, 0xb0, 0x11), ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX] & 0xff, 0x42);
+    rig_close(&r);
+}
+
+static void triple_fault(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    cpu_lidt(r.cpu, 0, 0);
+    r.cpu->idtr.limit = 0;
+    CU_ASSERT_EQUAL(RUN(&r, 0x31, 0xc9, 0xf7, 0xf1), ENGINE_EXIT_SHUTDOWN); /* xor ecx,ecx; div ecx */
+    CU_ASSERT_EQUAL(r.cpu->rip, CODE + 2);
+    rig_close(&r);
+}
+
+TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, calls, returns", loops_and_calls},
+           {"flags survive the checks of memory accesses", flags_survive_memory},
+           {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
+           {"self-modifying code in the running block", self_modifying},
+           {"a fault without handlers is a triple fault", triple_fault})
