@@ -63,7 +63,8 @@ $(BUILD)/tests/native32_helper: tests/native32_helper/helper.c tests/native32.h
 	    -fcf-protection=none -mgeneral-regs-only -O2 -I. -Wall -Wextra -Wl,-Ttext-segment=0x5a000000,--build-id=none \
 	    -o $@ $<
 
-unit: $(BUILD)/tests/unit $(BUILD)/tests/native32_helper
+unit-programs: $(BUILD)/tests/unit $(BUILD)/tests/native32_helper
+unit: unit-programs
 	$(BUILD)/tests/unit
 
 include tests/guests/guests.mk
@@ -113,5 +114,5 @@ help:
 
 -include $(LIB_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(BUILD)/frontend/main.d
 
-.PHONY: all unit guests headers deps deps-check run check check-long bench bench-smoke install clean help
+.PHONY: all unit unit-programs guests headers deps deps-check run check check-long bench bench-smoke install clean help
 .DELETE_ON_ERROR:
