@@ -224,8 +224,8 @@ static int deliver_protected(struct cpu *cpu, const struct event *e)
     struct gate g;
     struct descriptor cs, ss;
     struct stack_frame f;
-    unsigned level, ext = event_ext(e);
-    bool task;
+    unsigned level = 0, ext = event_ext(e);
+    bool task = false;
     if (read_gate(cpu, e, &g, &task))
         return CPU_FAULT;
     if (task) {
