@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Direct kernel boot (--kernel): places the kernel, the initial RAM disk and the boot parameters in guest memory, as a boot
- * loader would, and says in which state the CPU enters. bzImage (Documentation/arch/x86/boot.rst) and multiboot ELF
- * (Multiboot Specification 0.6.96).
+/* Direct kernel boot (--kernel): places the kernel, the initial RAM disk and the boot parameters in guest memory, as a
+ * boot loader would, and says in which state the CPU enters. bzImage (Documentation/arch/x86/boot.rst) and multiboot
+ * ELF (Multiboot Specification 0.6.96).
  *
  * The board has already written its tables (ACPI, SMBIOS, $PIR) and describes memory by an E820 map; the loader stays
  * inside the map's usable ranges.
@@ -41,7 +41,8 @@ struct loader_segment {
 
 /* The CPU state at entry. Everything not named here is as after a CPU reset (interrupts off). */
 struct loader_entry {
-    unsigned mode; /* 16: real mode; 32: protected mode, paging off; 64: long mode, paging on (the loader placed tables) */
+    unsigned
+        mode; /* 16: real mode; 32: protected mode, paging off; 64: long mode, paging on (the loader placed tables) */
     uint64_t rip;
     uint64_t gpr[16]; /* indexed by enum gpr */
     struct loader_segment cs, data /* DS, ES, FS, GS */, ss;

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* What an image file is: disk, CD or floppy, told from content and size. */
+#ifndef RINGFOLD_FRONTEND_IMAGE_H
+#define RINGFOLD_FRONTEND_IMAGE_H
+
+#include "devices/machine.h"
+
+/* 0, or -1 with one line "PATH: reason" in err. */
+int image_kind(const char *path, enum drive_kind *kind, char *err, size_t err_len);
+
+#endif
