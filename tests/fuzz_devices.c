@@ -7,15 +7,19 @@
  *     RINGFOLD_FUZZ_STEPS=5000000 RINGFOLD_FUZZ_SEED=7 build-asan/tests/unit fuzz_devices
  * RINGFOLD_FUZZ_TRACE=1 prints every step, so that the last line before a crash names it. A program depends on the seed
  * alone: the clock is stepped and the disks are in memory. */
+#include "devices/debugport.h"
 #include "devices/fwcfg.h"
 #include "devices/i440bx.h"
 #include "devices/i82077.h"
+#include "devices/i8042.h"
 #include "devices/i8237.h"
 #include "devices/i8254.h"
 #include "devices/i8259.h"
 #include "devices/ide_pci.h"
 #include "devices/mc146818.h"
 #include "devices/piix4.h"
+#include "devices/port92.h"
+#include "devices/uart16550.h"
 #include "devices/vga_pci.h"
 #include "tests/test.h"
 
@@ -47,6 +51,11 @@ struct board {
     struct ide_controller ide;
     struct vga_pci vga;
     struct fwcfg fwcfg;
+    struct uart16550 uart[2];
+    struct chardev line; /* plugged into the first */
+    struct i8042 keyboard;
+    struct port92 port92;
+    struct debugport debug;
     struct block *disk, *cd[2], *floppy[2];
     bool reset_wanted;
     uint8_t rom[ROM_SIZE];
@@ -125,6 +134,31 @@ static void ignore(void *opaque)
 {
 }
 
+static void ignore_line(void *opaque, int n, int level)
+{
+}
+
+static void ignore_status(void *opaque, int status)
+{
+}
+
+static void on_reset_line(void *opaque, int n, int level)
+{
+    if (level)
+        on_reset(opaque);
+}
+
+static bool board_create_legacy(struct board *b)
+{
+    struct irq_line a20 = {ignore_line, b, 0}, reset = {on_reset_line, b, 0};
+    return uart16550_init(&b->uart[0], b->ports, 0x3f8, b->clock, piix4_isa_irq(&b->south, 4), &b->line) == 0 &&
+           uart16550_init(&b->uart[1], b->ports, 0x2f8, b->clock, piix4_isa_irq(&b->south, 3), NULL) == 0 &&
+           port92_init(&b->port92, b->ports, a20, reset) == 0 &&
+           i8042_init(&b->keyboard, b->ports, b->clock, piix4_isa_irq(&b->south, 1), piix4_isa_irq(&b->south, 12),
+                      port92_keyboard_a20(&b->port92), reset) == 0 &&
+           debugport_init(&b->debug, b->ports, DEBUGPORT_EXIT_QEMU, ignore_status, b, NULL) == 0;
+}
+
 static bool board_create_chips(struct board *b)
 {
     char err[160];
@@ -152,7 +186,7 @@ static bool board_create_chips(struct board *b)
            ide_controller_add(&b->ide, b->pci, PIIX4_DEVICE, 1) == 0 &&
            vga_pci_init(&b->vga, b->pci, 2, 0, b->ports, b->memory_bus, &b->memory, b->clock, "", err, sizeof err) ==
                0 &&
-           fwcfg_init(&b->fwcfg, b->ports, &b->memory) == 0;
+           fwcfg_init(&b->fwcfg, b->ports, &b->memory) == 0 && board_create_legacy(b);
 }
 
 static struct board *board_create(void)
@@ -193,6 +227,11 @@ static void board_reset(struct board *b)
     i82077_reset(&b->fdc);
     vga_reset(&b->vga.vga);
     fwcfg_reset(&b->fwcfg);
+    uart16550_reset(&b->uart[0]);
+    uart16550_reset(&b->uart[1]);
+    i8042_reset(&b->keyboard);
+    port92_reset(&b->port92);
+    debugport_reset(&b->debug);
 }
 
 static void board_destroy(struct board *b)
@@ -222,10 +261,11 @@ static void any_port(struct board *b)
 {
     static const struct {
         uint16_t base, size;
-    } chips[] = {{0x00, 0x20}, {0x20, 2},    {0x40, 4},  {0x61, 1},   {0x70, 4},     {0x80, 16},  {0xa0, 2},
-                 {0xb2, 2},    {0xc0, 0x20}, {0x170, 8}, {0x1ce, 4},  {0x1f0, 8},    {0x376, 1},  {0x3b0, 12},
-                 {0x3c0, 32},  {0x3f0, 8},   {0x4d0, 2}, {0x510, 12}, {0x600, 0x40}, {0x700, 16}, {0xc000, 16},
-                 {0xcf8, 8},   {0x3f2, 4},   {0x1f0, 8}, {0x170, 8},  {0x3c0, 32},   {0, 0xffff}};
+    } chips[] = {{0x00, 0x20}, {0x20, 2},    {0x40, 4},  {0x61, 1},   {0x70, 4},     {0x80, 16},   {0xa0, 2},
+                 {0xb2, 2},    {0xc0, 0x20}, {0x170, 8}, {0x1ce, 4},  {0x1f0, 8},    {0x376, 1},   {0x3b0, 12},
+                 {0x3c0, 32},  {0x3f0, 8},   {0x4d0, 2}, {0x510, 12}, {0x600, 0x40}, {0x700, 16},  {0x60, 5},
+                 {0x92, 1},    {0x2f8, 8},   {0x3f8, 8}, {0xf4, 1},   {0x402, 1},    {0xc000, 16}, {0xcf8, 8},
+                 {0x3f2, 4},   {0x1f0, 8},   {0x170, 8}, {0x3c0, 32}, {0, 0xffff}};
     unsigned chip = below(sizeof chips / sizeof chips[0]);
     uint32_t port = chips[chip].base + below(chips[chip].size);
     unsigned size = 1u << (below(4) ? 0 : below(3));
@@ -425,11 +465,56 @@ static void change_media(struct board *b)
         ide_channel_change_medium(&b->ide.channels[1], below(4) ? 0 : 1, which < 2 ? b->cd[which] : NULL, below(2));
 }
 
+/* What comes from outside: keys, the mouse, the serial line. */
+static void input(struct board *b)
+{
+    uint8_t bytes[40] = {0};
+    unsigned count = below(sizeof bytes);
+    say("input", count, 0, 0);
+    switch (below(4)) {
+    case 0:
+        ps2_keyboard_key(&b->keyboard.keyboard, odd_value() & 0xffff, below(2));
+        break;
+    case 1:
+        ps2_mouse_move(&b->keyboard.mouse, (int)odd_value() >> below(32), (int)odd_value() >> below(32),
+                       (int)below(9) - 4, below(64));
+        break;
+    case 2:
+        uart16550_receive_break(&b->uart[0]);
+        break;
+    default:
+        if (b->line.receive && b->line.can_receive(b->line.chip) >= count)
+            b->line.receive(b->line.chip, bytes, count);
+        break;
+    }
+}
+
+/* Commands of the keyboard controller and its two devices, most of them with their argument. */
+static void keyboard_command(struct board *b)
+{
+    static const uint8_t commands[] = {0x20, 0x60, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xad, 0xae, 0xc0,
+                                       0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd4, 0xd4, 0xfe, 0xf0, 0x61};
+    static const uint8_t arguments[] = {0xed, 0xee, 0xf0, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xfa, 0xfc, 0xfe, 0xff,
+                                        0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xeb, 0xec, 200,  100,  80,   3,    0x47};
+    if (below(2))
+        out(b, 0x64, commands[below(sizeof commands)], 1);
+    out(b, 0x60, below(8) ? arguments[below(sizeof arguments)] : odd_value(), 1);
+    clock_advance(b->clock, below(NS_PER_MS * 4));
+    for (unsigned i = below(8); i > 0; i--) {
+        in(b, below(2) ? 0x60 : 0x64, 1);
+        clock_advance(b->clock, below(NS_PER_MS));
+    }
+}
+
 static void step(struct board *b)
 {
     unsigned kind = below(256);
-    if (kind < 120) {
+    if (kind < 100) {
         any_port(b);
+    } else if (kind < 110) {
+        keyboard_command(b);
+    } else if (kind < 120) {
+        input(b);
     } else if (kind < 150) {
         any_config(b);
     } else if (kind < 154) {
