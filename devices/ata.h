@@ -67,12 +67,11 @@ enum ata_activity {
     ATA_ACTIVITY_WRITE,
     ATA_ACTIVITY_VERIFY,
     ATA_ACTIVITY_FLUSH,
-    ATA_ACTIVITY_REPLY,       /* data of the drive itself (IDENTIFY, SMART) */
-    ATA_ACTIVITY_PACKET,      /* takes the command packet */
-    ATA_ACTIVITY_PACKET_IN,   /* reply to a packet command from the buffer */
-    ATA_ACTIVITY_PACKET_OUT,  /* parameter list of a packet command */
-    ATA_ACTIVITY_PACKET_READ, /* sectors of the medium */
-    ATA_ACTIVITY_PACKET_FLUSH
+    ATA_ACTIVITY_REPLY,      /* data of the drive itself (IDENTIFY, SMART) */
+    ATA_ACTIVITY_PACKET,     /* takes the command packet */
+    ATA_ACTIVITY_PACKET_IN,  /* reply to a packet command from the buffer */
+    ATA_ACTIVITY_PACKET_OUT, /* parameter list of a packet command */
+    ATA_ACTIVITY_PACKET_READ /* sectors of the medium */
 };
 
 /* What the drive drives on the cable; the channel fills it in. */

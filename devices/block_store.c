@@ -211,6 +211,24 @@ static int measure_file(int fd, const char *path, uint64_t *size, char *err, siz
     return -error;
 }
 
+/* A block device that the host has mounted must not be written behind the file system's back: O_EXCL asks the kernel.
+ */
+static int claim_device(int *fd, const char *path, char *err, size_t err_len)
+{
+    struct stat st;
+    if (fstat(*fd, &st) || !S_ISBLK(st.st_mode))
+        return 0;
+    int claimed = open(path, O_RDWR | O_CLOEXEC | O_EXCL);
+    if (claimed < 0) {
+        int error = errno;
+        snprintf(err, err_len, "%s: %s", path, error == EBUSY ? "in use by the host (mounted?)" : strerror(error));
+        return -error;
+    }
+    close(*fd);
+    *fd = claimed;
+    return 0;
+}
+
 int block_store_open_file(struct block_store **out, const char *path, const char *format, bool writable, char *err,
                           size_t err_len)
 {
@@ -221,6 +239,8 @@ int block_store_open_file(struct block_store **out, const char *path, const char
     int error = measure_file(fd, path, &size, err, err_len);
     if (!error)
         error = check_format(fd, size, path, format, err, err_len);
+    if (!error && writable)
+        error = claim_device(&fd, path, err, err_len);
     if (!error)
         error = lock_file(fd, writable, path, err, err_len);
     uint8_t probe[1];

@@ -578,9 +578,43 @@ static void reset_in_command(void)
     tear_down(t);
 }
 
+/* The same with the image's I/O under way in a worker thread; and the drive goes in the middle of it. */
+static void reset_with_request_pending(void)
+{
+    char name[] = "/tmp/ringfold-test-XXXXXX", err[256];
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    int fd = mkstemp(name);
+    CU_ASSERT(fd >= 0 && ftruncate(fd, 1474560) == 0);
+    close(fd);
+    struct bench *t = set_up(0);
+    struct loop *loop = loop_create(NULL, &lock); /* it never runs */
+    struct block_options options = {.path = name};
+    CU_ASSERT_FATAL(block_open(&t->medium, &options, loop, err, sizeof err) == 0);
+    for (int how = 0; how < 3; how++) {
+        i82077_change_medium(&t->fdc, 0, t->medium);
+        memory_write(&t->memory, gpa(ADDRESS), "untouched", 9);
+        program_dma(t, DMA_IN, 512);
+        SEND(t, 0x46, 0, 0, 0, 1, 2, 18, 0, 0);
+        clock_advance(t->clock, NS_PER_MS);
+        CU_ASSERT(t->irq == 0 && in(t, MSR) == 0x10);
+        if (how == 0) {
+            out(t, DOR, 0x18);
+            leave_reset(t);
+            out(t, CCR, 0);
+        } else if (how == 1) {
+            uint8_t r[16];
+            i82077_change_medium(&t->fdc, 0, NULL);
+            CU_ASSERT(t->irq == 1 && results(t, r) == 7 && r[0] == 0x40);
+        }
+    }
+    tear_down(t); /* with the last read still under way */
+    loop_destroy(loop);
+    unlink(name);
+}
+
 TEST_SUITE(floppy, {"reads by DMA: sector, cylinder, end of track", reads}, {"writes by DMA, partial sector", writes},
            {"reads and writes without DMA", without_dma}, {"formats a track", formats}, {"error results", finds_errors},
            {"masked DMA channel", dma_trouble}, {"control commands", control_commands}, {"implied seek", implied_seek},
            {"geometry by image size", media}, {"disk change line", change_line}, {"write protection", write_protect},
            {"parameters without end (VENOM)", endless_parameters}, {"random programs", random_programs},
-           {"reset in mid-command", reset_in_command})
+           {"reset in mid-command", reset_in_command}, {"reset with host I/O pending", reset_with_request_pending})

@@ -394,6 +394,14 @@ static void bad_tables(void)
             CU_ASSERT(medium_holds(t->disk, 3));
         }
     }
+    /* read-only memory as the target: the bus error is reported, the memory stays as it is */
+    memory_map(&t->memory, gpa(0xc0000), 0x1000, memory_ram_hva(&t->memory, gpa(0xc0000)), NULL);
+    put_prd(t, 0, 0xc0000, 512, true);
+    command28(t, 0xc8, 3, 1);
+    start_bus_master(t, PRD_TABLE, IDE_BM_TO_MEMORY);
+    CU_ASSERT(bus_master_status(t) == IDE_BM_ERROR && memory_read32(&t->memory, gpa(0xc0000)) == 0);
+    stop_bus_master(t);
+    ide_channel_reset(&t->channel);
     /* the disk overwrites the table it is moved by */
     put_prd(t, 0, PRD_TABLE, 0, false);
     command28(t, 0xc8, 0, 0);
