@@ -98,27 +98,26 @@ static bool is_time(unsigned index)
     return index <= YEAR ? !(index & 1) || index >= DAY : index == MC146818_CENTURY;
 }
 
-static int64_t guest_ns(const struct mc146818 *rtc)
+/* Seconds and the fraction apart: a guest may set a year whose nanoseconds do not fit. */
+static uint64_t shifted_wall(const struct mc146818 *rtc)
 {
-    return (int64_t)clock_wall_ns(rtc->clock) + rtc->offset_ns;
+    return clock_wall_ns(rtc->clock) + (uint64_t)rtc->offset_ns;
 }
 
-static int64_t floor_seconds(int64_t ns)
+static int64_t guest_seconds(const struct mc146818 *rtc)
 {
-    int64_t s = ns / (int64_t)NS_PER_SEC;
-    return ns % (int64_t)NS_PER_SEC < 0 ? s - 1 : s;
+    return (int64_t)(shifted_wall(rtc) / NS_PER_SEC) + rtc->offset_seconds;
 }
 
 /* ns into the current second. */
 static uint64_t into_second(const struct mc146818 *rtc)
 {
-    int64_t ns = guest_ns(rtc);
-    return (uint64_t)(ns - floor_seconds(ns) * (int64_t)NS_PER_SEC);
+    return shifted_wall(rtc) % NS_PER_SEC;
 }
 
 static void time_to_bytes(struct mc146818 *rtc)
 {
-    struct date d = date_of(floor_seconds(guest_ns(rtc)));
+    struct date d = date_of(guest_seconds(rtc));
     rtc->ram[SECONDS] = encode(rtc, d.second);
     rtc->ram[MINUTES] = encode(rtc, d.minute);
     rtc->ram[HOURS] = encode_hour(rtc, d.hour);
@@ -137,8 +136,8 @@ static void bytes_to_time(struct mc146818 *rtc)
     int64_t days = days_of(year, month ? month : 1, decode(rtc, rtc->ram[DAY]));
     int64_t seconds = days * SECONDS_PER_DAY + decode_hour(rtc, rtc->ram[HOURS]) * 3600 +
                       decode(rtc, rtc->ram[MINUTES]) * 60 + decode(rtc, rtc->ram[SECONDS]);
-    rtc->offset_ns += (seconds - floor_seconds(guest_ns(rtc))) * (int64_t)NS_PER_SEC;
-    rtc->second_seen = (uint64_t)floor_seconds(guest_ns(rtc));
+    rtc->offset_seconds += seconds - guest_seconds(rtc);
+    rtc->second_seen = (uint64_t)guest_seconds(rtc);
 }
 
 static bool should_freeze(const struct mc146818 *rtc)
@@ -197,7 +196,7 @@ static void catch_up(struct mc146818 *rtc)
     rtc->periodic_seen = periods;
     if (rtc->frozen)
         return;
-    uint64_t second = (uint64_t)floor_seconds(guest_ns(rtc));
+    uint64_t second = (uint64_t)guest_seconds(rtc);
     if (second == rtc->second_seen)
         return;
     rtc->flags |= C_UF;
@@ -266,6 +265,13 @@ static uint8_t read_register(struct mc146818 *rtc, unsigned index)
 static void restart_divider(struct mc146818 *rtc)
 {
     rtc->offset_ns += (int64_t)(NS_PER_SEC / 2) - (int64_t)into_second(rtc);
+    if (rtc->offset_ns < 0) {
+        rtc->offset_ns += (int64_t)NS_PER_SEC;
+        rtc->offset_seconds--;
+    } else if (rtc->offset_ns >= (int64_t)NS_PER_SEC) {
+        rtc->offset_ns -= (int64_t)NS_PER_SEC;
+        rtc->offset_seconds++;
+    }
 }
 
 static void write_register(struct mc146818 *rtc, unsigned index, uint8_t value)
@@ -343,7 +349,7 @@ void mc146818_reset(struct mc146818 *rtc)
     rtc->nmi_off = false;
     rtc->periodic_seen = periods_now(rtc);
     if (!rtc->frozen)
-        rtc->second_seen = (uint64_t)floor_seconds(guest_ns(rtc));
+        rtc->second_seen = (uint64_t)guest_seconds(rtc);
     update(rtc);
 }
 

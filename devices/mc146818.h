@@ -21,8 +21,9 @@ struct mc146818 {
     uint8_t ram[128]; /* registers A and B, alarm bytes and memory; time bytes only while the time stands still */
     uint8_t index;
     bool nmi_off;
-    uint8_t flags;                       /* register C: PF, AF, UF */
-    int64_t offset_ns;                   /* guest time - machine wall clock */
+    uint8_t flags;          /* register C: PF, AF, UF */
+    int64_t offset_seconds; /* guest time - the machine's wall clock: seconds, and 0-999999999 ns */
+    int64_t offset_ns;
     bool frozen;                         /* SET, or the divider is held in reset */
     uint64_t periodic_seen, second_seen; /* flags are worked out up to this period / this second */
     struct clock *clock;
