@@ -211,8 +211,6 @@ static void add_function(struct aml *a, const char *name, unsigned device, unsig
 static void add_root_bridge(struct aml *a, const struct acpi_config *config)
 {
     eisa_device_open(a, "PCI0", "PNP0A03");
-    aml_name(a, "_ADR");
-    aml_integer(a, 0);
     aml_name(a, "_UID");
     aml_integer(a, 0);
     aml_name(a, "_BBN");

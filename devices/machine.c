@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+/* The machine: life cycle, locks and the vCPU's way to the board. The thread itself: vcpu_thread.c. */
+#include "devices/machine_internal.h"
+
+#include "devices/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- locks and ends ---- */
+
+void machine_lock(struct machine *m)
+{
+    pthread_mutex_lock(&m->lock);
+}
+
+void machine_unlock(struct machine *m)
+{
+    pthread_mutex_unlock(&m->lock);
+}
+
+void machine_end(struct machine *m, enum machine_end how, int status)
+{
+    int running = MACHINE_RUNNING;
+    if (!atomic_compare_exchange_strong(&m->how, &running, (int)how))
+        return;
+    atomic_store(&m->end_status, status);
+    atomic_store(&m->ending, true);
+    loop_quit(m->loop);
+    if (m->vcpu.cpu)
+        cpu_raise(m->vcpu.cpu, CPU_EVENT_KICK);
+}
+
+enum machine_end machine_how(const struct machine *m)
+{
+    return (enum machine_end)atomic_load(&m->how);
+}
+
+static int exit_status(const struct machine *m)
+{
+    switch (machine_how(m)) {
+    case MACHINE_DEBUG_EXIT:
+        return atomic_load(&m->end_status) & 0xff;
+    case MACHINE_TRIPLE_FAULT:
+        return 120;
+    case MACHINE_TIMEOUT:
+        return 124;
+    case MACHINE_HOST_ERROR:
+        return 125;
+    case MACHINE_SIGNAL:
+        return 128 + atomic_load(&m->end_status);
+    default:
+        return 0;
+    }
+}
+
+/* ---- what the board asks for; under the machine lock ---- */
+
+static void request_reset(struct machine *m, unsigned kind)
+{
+    m->reset_requests |= kind;
+    cpu_raise(m->vcpu.cpu, CPU_EVENT_RESET);
+}
+
+static void signal_reset(void *opaque)
+{
+    request_reset(opaque, MACHINE_REQUEST_GUEST_RESET);
+}
+
+/* Without firmware nobody waits at the reset vector: guests that are booted directly mean a reboot by it. */
+static void signal_cpu_init(void *opaque)
+{
+    struct machine *m = opaque;
+    request_reset(m, m->config.kernel ? MACHINE_REQUEST_GUEST_RESET : MACHINE_REQUEST_INIT);
+}
+
+static void signal_power_off(void *opaque)
+{
+    machine_end(opaque, MACHINE_POWEROFF, 0);
+}
+
+static void signal_debug_exit(void *opaque, int status)
+{
+    machine_end(opaque, MACHINE_DEBUG_EXIT, status);
+}
+
+static void signal_intr(void *opaque, int n, int level)
+{
+    struct machine *m = opaque;
+    if (!m->vcpu.cpu)
+        return;
+    if (level)
+        cpu_raise(m->vcpu.cpu, CPU_EVENT_INTR);
+    else
+        cpu_lower(m->vcpu.cpu, CPU_EVENT_INTR);
+}
+
+/* The vCPU's thread applies it: right after the port write that moved it, or when it enters the engine. */
+static void signal_a20(void *opaque, int n, int level)
+{
+    struct machine *m = opaque;
+    atomic_store(&m->a20, level != 0);
+}
+
+/* ---- what the vCPU asks for; in its thread ---- */
+
+static uint64_t vcpu_port_read(void *opaque, uint16_t port, unsigned size)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    uint64_t value = bus_read(m->board.ports, port, size);
+    pthread_mutex_unlock(&m->lock);
+    return value;
+}
+
+static void vcpu_port_write(void *opaque, uint16_t port, uint64_t value, unsigned size)
+{
+    struct vcpu *v = opaque;
+    struct machine *m = v->machine;
+    pthread_mutex_lock(&m->lock);
+    bus_write(m->board.ports, port, value, size);
+    pthread_mutex_unlock(&m->lock);
+    vcpu_apply_a20(v);
+}
+
+static uint64_t vcpu_mem_read(void *opaque, gpa_t addr, unsigned size)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    uint64_t value = bus_read(m->board.memory_bus, addr.v, size);
+    pthread_mutex_unlock(&m->lock);
+    return value;
+}
+
+static void vcpu_mem_write(void *opaque, gpa_t addr, uint64_t value, unsigned size)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    bus_write(m->board.memory_bus, addr.v, value, size);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static int vcpu_interrupt_ack(void *opaque)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    int vector = i8259_pending(&m->board.pic) ? i8259_acknowledge(&m->board.pic) : -1;
+    pthread_mutex_unlock(&m->lock);
+    return vector;
+}
+
+static void vcpu_ferr(void *opaque, int level)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    board_set_ferr(&m->board, level);
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* ---- creation ---- */
+
+static int create_vcpu(struct machine *m, char *err, size_t err_len)
+{
+    struct vcpu *v = &m->vcpu;
+    v->machine = m;
+    pthread_mutex_init(&v->mutex, NULL);
+    pthread_cond_init(&v->wake, NULL);
+    v->callbacks = (struct cpu_board){.port_read = vcpu_port_read,
+                                      .port_write = vcpu_port_write,
+                                      .mem_read = vcpu_mem_read,
+                                      .mem_write = vcpu_mem_write,
+                                      .interrupt_ack = vcpu_interrupt_ack,
+                                      .kick = vcpu_kick,
+                                      .ferr = vcpu_ferr,
+                                      .opaque = v};
+    cpu_model_init(&m->model, m->config.long_mode, false);
+    err[0] = 0;
+    v->cpu = m->config.engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err,
+                                           err_len);
+    if (v->cpu)
+        return 0;
+    if (!err[0])
+        snprintf(err, err_len, "engine %s: cannot make a virtual CPU", m->config.engine->name);
+    return -ENOMEM;
+}
+
+static int build(struct machine *m, char *err, size_t err_len)
+{
+    if (m->config.cpus != 1) {
+        snprintf(err, err_len, "%u virtual CPUs asked for: only one works so far", m->config.cpus);
+        return -ENOTSUP;
+    }
+    m->clock = clock_create(false);
+    m->loop = m->clock ? loop_create(m->clock, &m->lock) : NULL;
+    if (!m->loop) {
+        snprintf(err, err_len, "event loop: %s", strerror(errno ? errno : ENOMEM));
+        return -ENOMEM;
+    }
+    int r = memory_init(&m->memory, m->config.ram_size, err, err_len);
+    if (r)
+        return r;
+    m->has_memory = true;
+    struct board_signals signals = {
+        .intr = {signal_intr, m, 0},
+        .a20 = {signal_a20, m, 0},
+        .power = {signal_reset, signal_cpu_init, signal_power_off, m},
+        .debug_exit = signal_debug_exit,
+        .opaque = m,
+    };
+    r = board_init(&m->board, &m->config, &m->memory, m->clock, m->loop, &signals, err, err_len);
+    if (r)
+        return r;
+    m->has_board = true;
+    r = create_vcpu(m, err, err_len);
+    return r ? r : machine_power_on(m, err, err_len);
+}
+
+int machine_create(struct machine **out, const struct machine_config *config, char *err, size_t err_len)
+{
+    struct machine *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m) {
+        snprintf(err, err_len, "machine: out of memory");
+        return -ENOMEM;
+    }
+    m->config = *config;
+    atomic_store(&m->a20, true);
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->state_changed, NULL);
+    pthread_mutex_lock(&m->lock);
+    int r = build(m, err, err_len);
+    pthread_mutex_unlock(&m->lock);
+    if (r)
+        machine_destroy(m);
+    else
+        *out = m;
+    return r;
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->lock);
+    if (m->has_board)
+        board_destroy(&m->board);
+    pthread_mutex_unlock(&m->lock);
+    if (m->vcpu.cpu)
+        m->config.engine->vcpu_destroy(m->vcpu.cpu);
+    if (m->has_memory)
+        memory_destroy(&m->memory);
+    if (m->loop)
+        loop_destroy(m->loop);
+    clock_destroy(m->clock);
+    pthread_cond_destroy(&m->state_changed);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+/* ---- running ---- */
+
+int machine_run(struct machine *m)
+{
+    int r = vcpu_start(&m->vcpu);
+    if (r) {
+        fprintf(stderr, "ringfold: cannot start the virtual CPU's thread: %s\n", strerror(-r));
+        machine_end(m, MACHINE_HOST_ERROR, 0);
+        return exit_status(m);
+    }
+    loop_run(m->loop);
+    atomic_store(&m->ending, true);
+    pthread_mutex_lock(&m->lock);
+    pthread_cond_broadcast(&m->state_changed);
+    pthread_mutex_unlock(&m->lock);
+    vcpu_join(&m->vcpu);
+    return exit_status(m);
+}
+
+bool machine_running(const struct machine *m)
+{
+    return !m->stopped && !atomic_load(&m->ending);
+}
+
+void machine_stop(struct machine *m)
+{
+    if (m->stopped)
+        return;
+    m->stopped = true;
+    clock_stop(m->clock);
+    cpu_raise(m->vcpu.cpu, CPU_EVENT_KICK);
+    /* The vCPU may be waiting for the lock in a device access. */
+    while (m->vcpu.started && !m->vcpu.parked && !atomic_load(&m->ending))
+        pthread_cond_wait(&m->state_changed, &m->lock);
+}
+
+void machine_continue(struct machine *m)
+{
+    if (!m->stopped)
+        return;
+    m->stopped = false;
+    clock_continue(m->clock);
+    pthread_cond_broadcast(&m->state_changed);
+}
+
+void machine_reset(struct machine *m)
+{
+    request_reset(m, MACHINE_REQUEST_RESET);
+}
+
+void machine_powerdown(struct machine *m)
+{
+    piix4_power_button(&m->board.piix4);
+}
+
+/* ---- parts ---- */
+
+struct loop *machine_loop(struct machine *m)
+{
+    return m->loop;
+}
+
+struct clock *machine_clock(struct machine *m)
+{
+    return m->clock;
+}
+
+struct memory *machine_memory(struct machine *m)
+{
+    return &m->memory;
+}
+
+struct cpu *machine_cpu(struct machine *m, unsigned n)
+{
+    return n == 0 ? m->vcpu.cpu : NULL;
+}
+
+const struct engine *machine_engine(struct machine *m)
+{
+    return m->config.engine;
+}
+
+const struct display_source *machine_display(struct machine *m)
+{
+    return &m->board.display;
+}
+
+void machine_key(struct machine *m, unsigned key, bool down)
+{
+    ps2_keyboard_key(&m->board.keyboard.keyboard, key, down);
+}
+
+void machine_mouse(struct machine *m, int dx, int dy, int dz, unsigned buttons)
+{
+    ps2_mouse_move(&m->board.keyboard.mouse, dx, dy, dz, buttons);
+}
+
+int machine_change_medium(struct machine *m, enum drive_kind kind, unsigned slot, const struct block_options *options,
+                          char *err, size_t err_len)
+{
+    return board_change_medium(&m->board, kind, slot, options, err, err_len);
+}

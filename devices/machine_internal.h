@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* Between machine.c and vcpu_thread.c. */
+#ifndef RINGFOLD_DEVICES_MACHINE_INTERNAL_H
+#define RINGFOLD_DEVICES_MACHINE_INTERNAL_H
+
+#include "devices/board.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum machine_request {
+    MACHINE_REQUEST_RESET = 1,       /* from outside: QMP */
+    MACHINE_REQUEST_GUEST_RESET = 2, /* by the guest */
+    MACHINE_REQUEST_INIT = 4         /* the processor only */
+};
+
+struct vcpu {
+    struct machine *machine;
+    struct cpu *cpu;
+    struct cpu_board callbacks;
+    pthread_t thread;
+    bool started;
+    bool parked; /* stands still because the machine is stopped, or has left its thread; under the machine lock */
+    /* Sleeping in HLT. The sleeper sets asleep, then looks at cpu->events; who raises an event looks at asleep after. */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    _Atomic bool asleep;
+};
+
+struct machine {
+    pthread_mutex_t lock;
+    pthread_cond_t state_changed; /* stopped, parked, ending */
+    struct machine_config config;
+    struct clock *clock;
+    struct loop *loop;
+    struct memory memory;
+    struct board board;
+    bool has_memory, has_board;
+    struct cpu_model model;
+    struct vcpu vcpu;
+    _Atomic bool a20; /* where the gate is */
+    bool stopped;
+    unsigned reset_requests; /* enum machine_request, under the lock */
+    _Atomic int how;         /* enum machine_end */
+    _Atomic int end_status;
+    _Atomic bool ending;
+};
+
+int vcpu_start(struct vcpu *v); /* 0 or -errno */
+void vcpu_join(struct vcpu *v);
+/* struct cpu_board's kick: any thread, with or without the machine lock. */
+void vcpu_kick(void *opaque);
+/* In the vCPU's thread. */
+void vcpu_apply_a20(struct vcpu *v);
+
+/* Puts board and processor into the state in which the machine starts, loading the kernel for direct boot. Under the
+ * lock. 0 or -errno with one line in err. */
+int machine_power_on(struct machine *m, char *err, size_t err_len);
+
+#endif
