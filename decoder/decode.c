@@ -17,6 +17,8 @@ static bool host_is_amd(void)
     return b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
 }
 
+static bool amd;
+
 __attribute__((constructor)) static void decoders_init(void)
 {
     static const struct {
@@ -28,6 +30,7 @@ __attribute__((constructor)) static void decoders_init(void)
         [INSN_MODE_64] = {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
     };
     decoder_tables_init();
+    amd = host_is_amd();
     for (unsigned i = 0; i < 3; i++) {
         ZydisDecoderInit(&decoders[i], modes[i].machine, modes[i].stack);
         /* What the model does not have is what an older processor makes of it: a hint (no operation), or the plain
@@ -38,7 +41,7 @@ __attribute__((constructor)) static void decoders_init(void)
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_LZCNT, decoder_isa[ZYDIS_ISA_SET_LZCNT]);
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_TZCNT, decoder_isa[ZYDIS_ISA_SET_BMI1]);
-        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, host_is_amd());
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, amd);
     }
 }
 
@@ -283,6 +286,8 @@ static void take_state(struct insn *out, const ZydisDecodedInstruction *zi)
     default:
         break;
     }
+    /* conversions from memory to general or MMX registers: nothing else shows that they belong to SSE */
+    out->vector |= (decoder_traits[zi->mnemonic] & TRAIT_SSE) != 0;
     out->vex = out->encoding == ENCODING_VEX && out->vector;
 }
 
@@ -290,10 +295,12 @@ static void take_state(struct insn *out, const ZydisDecodedInstruction *zi)
  * exceptions. */
 static void take_faults(struct insn *out, const ZydisDecodedInstruction *zi)
 {
-    uint8_t traits = decoder_traits[zi->mnemonic];
+    uint16_t traits = decoder_traits[zi->mnemonic];
 
     if (out->mem.present && !out->mem.vsib && out->mem.size >= 16 && out->vector) {
-        bool legacy = out->encoding == ENCODING_LEGACY && out->mem.size == 16 && !(traits & TRAIT_UNALIGNED);
+        /* The manual has the SHA instructions among them; AMD's processors do not mind. */
+        bool sha = amd && zi->meta.isa_set == ZYDIS_ISA_SET_SHA;
+        bool legacy = out->encoding == ENCODING_LEGACY && out->mem.size == 16 && !(traits & TRAIT_UNALIGNED) && !sha;
         out->mem.aligned = legacy || (traits & TRAIT_ALIGNED);
     }
     if (zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
@@ -387,11 +394,18 @@ static uint8_t branch_class(const ZydisDecodedInstruction *zi, const ZydisDecode
     return direct ? INSN_JMP : INSN_JMP_IND;
 }
 
+/* Intel ignores VEX.W of vpinsrd and vpextrd outside 64-bit mode, AMD has no such instruction. */
+static bool amd_refuses(const struct insn *out, const ZydisDecodedInstruction *zi)
+{
+    return amd && out->mode != INSN_MODE_64 && out->encoding == ENCODING_VEX && zi->raw.vex.W && out->map == MAP_0F3A &&
+           (out->opcode == 0x16 || out->opcode == 0x22);
+}
+
 static uint8_t classify(const struct insn *out, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
     if (!decoder_isa[zi->meta.isa_set] || zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
         zi->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || zi->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
-        zi->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW || (out->lock && !out->mem.present))
+        zi->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW || (out->lock && !out->mem.present) || amd_refuses(out, zi))
         return INSN_UNDEFINED;
     switch (zi->meta.category) {
     case ZYDIS_CATEGORY_STRINGOP:

@@ -27,9 +27,10 @@ enum decoder_trait {
     TRAIT_FAULTS = 16,    /* faults for reasons of its own */
     TRAIT_ALIGNED = 32,   /* VEX form that demands alignment */
     TRAIT_UNALIGNED = 64, /* legacy vector form that does not */
-    TRAIT_MASKED = 128    /* accesses only what a mask selects */
+    TRAIT_MASKED = 128,   /* accesses only what a mask selects */
+    TRAIT_SSE = 256       /* uses MXCSR without naming a vector register */
 };
-extern const uint8_t decoder_traits[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+extern const uint16_t decoder_traits[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 
 void decoder_tables_init(void);
 

@@ -382,6 +382,23 @@ static void compute_undefined(struct generator_case *c)
     c->undefined[c->count] = undefined;
 }
 
+/* Backwards; all branches go forward. Everything counts as read at the end. */
+static void compute_dead(struct generator_case *c)
+{
+    uint16_t live[GENERATOR_MAX_INSNS + 1];
+
+    live[c->count] = FLAGS_ARITH;
+    c->dead[c->count] = 0;
+    for (unsigned i = c->count; i-- > 0;) {
+        const struct insn *insn = &c->insns[i].insn;
+        unsigned after = live[i + 1];
+        if (c->insns[i].branch)
+            after |= live[c->insns[i].target > c->count ? c->count : c->insns[i].target];
+        live[i] = (uint16_t)(insn->flags_read | (after & ~(unsigned)insn->flags_written));
+        c->dead[i] = FLAGS_ARITH & ~live[i];
+    }
+}
+
 bool generator_assemble(struct generator_case *c, uint8_t *code)
 {
     unsigned at = 0;
@@ -407,6 +424,7 @@ bool generator_assemble(struct generator_case *c, uint8_t *code)
         memcpy(to + g->insn.len - g->insn.imm_len, &distance, g->insn.imm_len);
     }
     compute_undefined(c);
+    compute_dead(c);
     return true;
 }
 
@@ -423,5 +441,5 @@ bool generator_leaves_traces(const struct generator_case *c, unsigned index)
     if (index >= c->count)
         return false;
     unsigned mnemonic = c->insns[index].insn.mnemonic;
-    return mnemonic == ZYDIS_MNEMONIC_POPA || mnemonic == ZYDIS_MNEMONIC_POPAD;
+    return mnemonic == ZYDIS_MNEMONIC_POPA || mnemonic == ZYDIS_MNEMONIC_POPAD || mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
 }

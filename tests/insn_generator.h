@@ -28,6 +28,7 @@ struct generator_case {
     struct generator_insn insns[GENERATOR_MAX_INSNS];
     /* filled in by generator_assemble */
     uint16_t offset[GENERATOR_MAX_INSNS + 1]; /* of each instruction from start; the last one is the int3 at the end */
+    uint16_t dead[GENERATOR_MAX_INSNS + 1];   /* FLAG_*: overwritten from here on before anything reads them */
     uint16_t undefined[GENERATOR_MAX_INSNS + 1]; /* FLAG_*: open before the instruction with this index */
 };
 
@@ -42,7 +43,8 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
 /* Writes the code (with int3 behind it) to the NATIVE32_CODE pages and computes offsets. False: does not fit. */
 bool generator_assemble(struct generator_case *c, uint8_t *code);
 void generator_fill_memory(const struct generator_case *c, uint8_t *data);
-/* True for instructions that may have changed registers when they fault: processors differ (AMD's popa). */
+/* True for instructions that may have changed registers when they fault: processors differ (AMD's popa,
+ * and maskmovq has gone over to MMX state). */
 bool generator_leaves_traces(const struct generator_case *c, unsigned index);
 /* The instruction an address lies at, count for the end, -1 for none. */
 int generator_index(const struct generator_case *c, uint32_t eip);
