@@ -300,7 +300,8 @@ static int popf_vme(struct cpu *cpu, uint64_t value)
     const uint64_t mask = FLAGS_ARITH | FLAG_TF | FLAG_DF | EFLAGS_NT;
     if ((value & FLAG_TF) || ((value & FLAG_IF) && (cpu->rflags & EFLAGS_VIP)))
         return fault_gp(cpu, 0);
-    cpu->rflags = (cpu->rflags & ~(mask | EFLAGS_VIF | EFLAGS_RF)) | (value & mask) | (value & FLAG_IF ? EFLAGS_VIF : 0);
+    cpu->rflags =
+        (cpu->rflags & ~(mask | EFLAGS_VIF | EFLAGS_RF)) | (value & mask) | (value & FLAG_IF ? EFLAGS_VIF : 0);
     notify_mode_changed(cpu);
     return done(cpu);
 }

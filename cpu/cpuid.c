@@ -2,20 +2,20 @@
 /* The guest's CPU: "ringfold virtual CPU".
  *
  * Vendor: the host's. Guest user instructions run on the host as they are, so everything in which the vendors differ
- * without telling (FXSAVE's error pointers, undefined flags, BSF on zero) is the host vendor's way; and SYSCALL, SYSENTER
- * and null segment loads follow the vendor string in cpu/. Other vendors' hosts are shown as Intel.
+ * without telling (FXSAVE's error pointers, undefined flags, BSF on zero) is the host vendor's way; and SYSCALL,
+ * SYSENTER and null segment loads follow the vendor string in cpu/. Other vendors' hosts are shown as Intel.
  *
  * Family and model are fixed, so that a guest meets the same processor on every host of that vendor. They are ones for
- * which kernels have no errata with costly workarounds to apply: Intel 06_2AH stepping 7 (Sandy Bridge), AMD 12H model 1
- * stepping 0 (Llano). Features are newer than these names where the host has them; software is asked to look at the
+ * which kernels have no errata with costly workarounds to apply: Intel 06_2AH stepping 7 (Sandy Bridge), AMD 12H model
+ * 1 stepping 0 (Llano). Features are newer than these names where the host has them; software is asked to look at the
  * feature bits, and does.
  *
  * IA32_ARCH_CAPABILITIES (Intel) says that the processor is immune to Meltdown, MDS, TAA and kin. That holds for the
  * translator: the guest kernel's memory is not mapped where guest user code could reach it by a speculative access, as
  * every address is looked up in a per-privilege table first. It saves guests a page table switch per system call.
  *
- * The hypervisor bit (leaf 1, ECX bit 31) is clear and there is no 0x40000000 leaf: there is no paravirtual interface to
- * announce, and the bit alone only makes systems skip set-up that works here.
+ * The hypervisor bit (leaf 1, ECX bit 31) is clear and there is no 0x40000000 leaf: there is no paravirtual interface
+ * to announce, and the bit alone only makes systems skip set-up that works here.
  *
  * Not offered: MONITOR, VMX, SVM, performance counters, XSAVEOPT and XSAVEC/XSAVES (their optimisations track the last
  * XRSTOR of the processor, which may be the monitor's), RTM, PKU, AVX-512, 1 GiB pages, SPEC_CTRL. */
@@ -31,17 +31,35 @@ enum feature_word { F_1_ECX, F_1_EDX, F_7_EBX, F_7_ECX, F_7_EDX, F_X1_ECX, F_X1_
 #define BIT(n) (1u << (n))
 
 enum {
-    ECX1_PCID = 17, ECX1_XSAVE = 26, ECX1_OSXSAVE = 27, ECX1_AVX = 28, ECX1_CX16 = 13, ECX1_FMA = 12, ECX1_F16C = 29,
-    EDX1_APIC = 9, EBX7_FSGSBASE = 0, EBX7_BMI1 = 3, EBX7_AVX2 = 5, EBX7_SMEP = 7, EBX7_BMI2 = 8, EBX7_INVPCID = 10,
-    EBX7_SMAP = 20, ECX7_UMIP = 2, EDX7_ARCH_CAPABILITIES = 29, X1_EDX_SYSCALL = 11, X1_EDX_NX = 20, X1_EDX_RDTSCP = 27,
-    X1_EDX_LM = 29, X1_ECX_LAHF64 = 0
+    ECX1_PCID = 17,
+    ECX1_XSAVE = 26,
+    ECX1_OSXSAVE = 27,
+    ECX1_AVX = 28,
+    ECX1_CX16 = 13,
+    ECX1_FMA = 12,
+    ECX1_F16C = 29,
+    EDX1_APIC = 9,
+    EBX7_FSGSBASE = 0,
+    EBX7_BMI1 = 3,
+    EBX7_AVX2 = 5,
+    EBX7_SMEP = 7,
+    EBX7_BMI2 = 8,
+    EBX7_INVPCID = 10,
+    EBX7_SMAP = 20,
+    ECX7_UMIP = 2,
+    EDX7_ARCH_CAPABILITIES = 29,
+    X1_EDX_SYSCALL = 11,
+    X1_EDX_NX = 20,
+    X1_EDX_RDTSCP = 27,
+    X1_EDX_LM = 29,
+    X1_ECX_LAHF64 = 0
 };
 
 /* What is virtualised, of what the host may have. */
 static const uint32_t virtualised[F_WORDS] = {
     /* SSE3 PCLMUL SSSE3 FMA CX16 PCID SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND */
-    [F_1_ECX] = BIT(0) | BIT(1) | BIT(9) | BIT(ECX1_FMA) | BIT(ECX1_CX16) | BIT(ECX1_PCID) | BIT(19) | BIT(20) | BIT(22) |
-                BIT(23) | BIT(25) | BIT(ECX1_XSAVE) | BIT(ECX1_AVX) | BIT(ECX1_F16C) | BIT(30),
+    [F_1_ECX] = BIT(0) | BIT(1) | BIT(9) | BIT(ECX1_FMA) | BIT(ECX1_CX16) | BIT(ECX1_PCID) | BIT(19) | BIT(20) |
+                BIT(22) | BIT(23) | BIT(25) | BIT(ECX1_XSAVE) | BIT(ECX1_AVX) | BIT(ECX1_F16C) | BIT(30),
     /* FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2 */
     [F_1_EDX] = 0x1ff | BIT(EDX1_APIC) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) |
                 BIT(23) | BIT(24) | BIT(25) | BIT(26),
@@ -198,7 +216,8 @@ void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic)
     model->avx = model->host_features[F_1_ECX] & BIT(ECX1_AVX);
     model->fma = model->host_features[F_1_ECX] & BIT(ECX1_FMA);
     model->avx2 = model->host_features[F_7_EBX] & BIT(EBX7_AVX2);
-    model->bmi = (model->host_features[F_7_EBX] & (BIT(EBX7_BMI1) | BIT(EBX7_BMI2))) == (BIT(EBX7_BMI1) | BIT(EBX7_BMI2));
+    model->bmi =
+        (model->host_features[F_7_EBX] & (BIT(EBX7_BMI1) | BIT(EBX7_BMI2))) == (BIT(EBX7_BMI1) | BIT(EBX7_BMI2));
     if (!tsc_khz)
         tsc_khz = host_tsc_khz();
     model->tsc_khz = tsc_khz;
@@ -230,8 +249,8 @@ bool cpu_model_has_rdtscp(const struct cpu_model *model)
 uint64_t cpu_model_cr4_mask(const struct cpu_model *model)
 {
     const uint32_t *f = model->host_features;
-    uint64_t mask = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
-                    CR4_OSXMMEXCPT;
+    uint64_t mask = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+                    CR4_OSFXSR | CR4_OSXMMEXCPT;
     mask |= f[F_1_ECX] & BIT(ECX1_XSAVE) ? CR4_OSXSAVE : 0;
     mask |= f[F_1_ECX] & BIT(ECX1_PCID) ? CR4_PCIDE : 0;
     mask |= f[F_7_EBX] & BIT(EBX7_FSGSBASE) ? CR4_FSGSBASE : 0;
@@ -288,8 +307,8 @@ static void cache_leaf(uint32_t subleaf, uint32_t out[4])
         set(out, 0, 0, 0, 0);
         return;
     }
-    set(out, caches[subleaf].type | (uint32_t)caches[subleaf].level << 5 | 1u << 8, (caches[subleaf].ways - 1u) << 22 | 63,
-        caches[subleaf].sets - 1u, 0);
+    set(out, caches[subleaf].type | (uint32_t)caches[subleaf].level << 5 | 1u << 8,
+        (caches[subleaf].ways - 1u) << 22 | 63, caches[subleaf].sets - 1u, 0);
 }
 
 static void xsave_leaf(const struct cpu_model *model, uint32_t subleaf, uint64_t xcr0, uint32_t out[4])
@@ -406,8 +425,8 @@ void cpu_model_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t suble
 int cpu_cpuid(struct cpu *cpu)
 {
     uint32_t out[4];
-    cpu_model_leaf(cpu->model, (uint32_t)cpu->gpr[GPR_AX], (uint32_t)cpu->gpr[GPR_CX], cpu->mmu.cr4, cpu->xcr0, cpu->index,
-                   out);
+    cpu_model_leaf(cpu->model, (uint32_t)cpu->gpr[GPR_AX], (uint32_t)cpu->gpr[GPR_CX], cpu->mmu.cr4, cpu->xcr0,
+                   cpu->index, out);
     cpu->gpr[GPR_AX] = out[0];
     cpu->gpr[GPR_BX] = out[1];
     cpu->gpr[GPR_CX] = out[2];

@@ -10,8 +10,18 @@
 
 /* Types of system descriptors, SDM vol. 3, table 3-2 */
 enum {
-    SYS_TSS16 = 1, SYS_LDT = 2, SYS_TSS16_BUSY = 3, SYS_CALL16 = 4, SYS_TASK_GATE = 5, SYS_INT16 = 6, SYS_TRAP16 = 7,
-    SYS_TSS32 = 9, SYS_TSS32_BUSY = 11, SYS_CALL32 = 12, SYS_INT32 = 14, SYS_TRAP32 = 15
+    SYS_TSS16 = 1,
+    SYS_LDT = 2,
+    SYS_TSS16_BUSY = 3,
+    SYS_CALL16 = 4,
+    SYS_TASK_GATE = 5,
+    SYS_INT16 = 6,
+    SYS_TRAP16 = 7,
+    SYS_TSS32 = 9,
+    SYS_TSS32_BUSY = 11,
+    SYS_CALL32 = 12,
+    SYS_INT32 = 14,
+    SYS_TRAP32 = 15
 };
 
 /* Type and S bit: what most checks look at. */
@@ -153,10 +163,10 @@ int tss_read_stack(struct cpu *cpu, unsigned level, unsigned ext, uint16_t *ss, 
 
 /* ---- interrupt.c: carries one event to its handler ---- */
 enum event_kind {
-    EVENT_EXTERNAL,   /* INTR, NMI */
-    EVENT_EXCEPTION,  /* faults, traps and aborts found by the processor; int1 */
-    EVENT_INT_N,      /* int n: VME redirection, IOPL in v8086 mode, gate DPL */
-    EVENT_INT3_INTO   /* int3, into: gate DPL */
+    EVENT_EXTERNAL,  /* INTR, NMI */
+    EVENT_EXCEPTION, /* faults, traps and aborts found by the processor; int1 */
+    EVENT_INT_N,     /* int n: VME redirection, IOPL in v8086 mode, gate DPL */
+    EVENT_INT3_INTO  /* int3, into: gate DPL */
 };
 struct event {
     uint8_t vector;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How an interrupt or exception reaches its handler, mode by mode. SDM vol. 2, INT n (its pseudo code gives the order of
- * the checks), vol. 3, chapter 6, 20.3 (virtual-8086 mode), 6.14 (64-bit mode).
+/* How an interrupt or exception reaches its handler, mode by mode. SDM vol. 2, INT n (its pseudo code gives the order
+ * of the checks), vol. 3, chapter 6, 20.3 (virtual-8086 mode), 6.14 (64-bit mode).
  *
  * Everything is read and checked first, the frame is written as the last thing that can fault, and only then the
  * registers change. */
@@ -13,7 +13,7 @@ struct gate {
     uint64_t offset;
     unsigned size; /* of a stack slot: 2, 4, 8 */
     unsigned ist;
-    bool keeps_if; /* trap gate */
+    bool keeps_if;  /* trap gate */
     uint32_t error; /* names the gate */
 };
 
@@ -104,8 +104,8 @@ static int read_gate(struct cpu *cpu, const struct event *e, struct gate *g, boo
     if (cpu_read_system(cpu, cpu->idtr.base + at, raw, entry_size))
         return CPU_FAULT;
     unsigned type = raw[1] >> 8 & 0x1f, dpl = raw[1] >> 13 & 3;
-    bool trap_or_interrupt = type == SYS_INT32 || type == SYS_TRAP32 ||
-                             (!wide && (type == SYS_INT16 || type == SYS_TRAP16));
+    bool trap_or_interrupt =
+        type == SYS_INT32 || type == SYS_TRAP32 || (!wide && (type == SYS_INT16 || type == SYS_TRAP16));
     *task = !wide && type == SYS_TASK_GATE;
     if (!trap_or_interrupt && !*task)
         return fault_idt(cpu, VECTOR_GP, e);
@@ -124,7 +124,8 @@ static int read_gate(struct cpu *cpu, const struct event *e, struct gate *g, boo
 }
 
 /* The handler's code segment. *level: the CPL it runs at. */
-static int read_handler_segment(struct cpu *cpu, const struct gate *g, unsigned ext, struct descriptor *cs, unsigned *level)
+static int read_handler_segment(struct cpu *cpu, const struct gate *g, unsigned ext, struct descriptor *cs,
+                                unsigned *level)
 {
     uint32_t error = selector_error(g->selector, ext);
     if (selector_is_null(g->selector))
@@ -223,8 +224,8 @@ static int deliver_protected(struct cpu *cpu, const struct event *e)
     struct gate g;
     struct descriptor cs, ss;
     struct stack_frame f;
-    unsigned level, ext = event_ext(e);
-    bool task;
+    unsigned level = 0, ext = event_ext(e);
+    bool task = false;
     if (read_gate(cpu, e, &g, &task))
         return CPU_FAULT;
     if (task) {

@@ -66,8 +66,8 @@ static int return_to_v8086(struct cpu *cpu, uint64_t off, uint16_t cs, uint64_t 
             return CPU_FAULT;
     if (off > 0xffff)
         return fault_gp(cpu, 0);
-    cpu->rflags = (flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM |
-                            EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_ID)) |
+    cpu->rflags = (flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_RF |
+                            EFLAGS_VM | EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_ID)) |
                   EFLAGS_FIXED;
     cpu->seg[SEG_CS] = segment_v8086(cs);
     for (unsigned i = 0; i < 5; i++)

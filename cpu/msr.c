@@ -6,12 +6,33 @@
 #include "devices/log.h"
 
 enum msr {
-    MSR_P5_MC_ADDR = 0x0, MSR_P5_MC_TYPE = 0x1, MSR_TSC = 0x10, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b,
-    MSR_EBL_CR_POWERON = 0x2a, MSR_FEATURE_CONTROL = 0x3a, MSR_UCODE_WRITE = 0x79, MSR_UCODE_REV = 0x8b,
-    MSR_PLATFORM_INFO = 0xce, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a, MSR_SYSENTER_CS = 0x174,
-    MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a,
-    MSR_PERF_STATUS = 0x198, MSR_PERF_CTL = 0x199, MSR_MISC_ENABLE = 0x1a0, MSR_DEBUGCTL = 0x1d9, MSR_LAST_BRANCH = 0x1db,
-    MSR_LAST_INT_TO = 0x1de, MSR_MTRR_PHYS = 0x200, MSR_MTRR_PHYS_END = 0x20f, MSR_PAT = 0x277, MSR_MTRR_DEF_TYPE = 0x2ff,
+    MSR_P5_MC_ADDR = 0x0,
+    MSR_P5_MC_TYPE = 0x1,
+    MSR_TSC = 0x10,
+    MSR_PLATFORM_ID = 0x17,
+    MSR_APIC_BASE = 0x1b,
+    MSR_EBL_CR_POWERON = 0x2a,
+    MSR_FEATURE_CONTROL = 0x3a,
+    MSR_UCODE_WRITE = 0x79,
+    MSR_UCODE_REV = 0x8b,
+    MSR_PLATFORM_INFO = 0xce,
+    MSR_MTRRCAP = 0xfe,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_MCG_CAP = 0x179,
+    MSR_MCG_STATUS = 0x17a,
+    MSR_PERF_STATUS = 0x198,
+    MSR_PERF_CTL = 0x199,
+    MSR_MISC_ENABLE = 0x1a0,
+    MSR_DEBUGCTL = 0x1d9,
+    MSR_LAST_BRANCH = 0x1db,
+    MSR_LAST_INT_TO = 0x1de,
+    MSR_MTRR_PHYS = 0x200,
+    MSR_MTRR_PHYS_END = 0x20f,
+    MSR_PAT = 0x277,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
     MSR_TSC_DEADLINE = 0x6e0
 };
 #define MSR_EFER 0xc0000080u
@@ -42,9 +63,9 @@ enum msr {
 
 enum { MSR_OK, MSR_UNKNOWN, MSR_REFUSED };
 
-/* RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, GDS_NO, RFDS_NO;
- * cpuid.c says why this is true. */
-#define ARCH_CAPABILITIES                                                                                               \
+/* RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, GDS_NO,
+ * RFDS_NO; cpuid.c says why this is true. */
+#define ARCH_CAPABILITIES                                                                                              \
     (1u << 0 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 | 1u << 15 | 1u << 26 | 1u << 27)
 #define MTRRCAP (8u | 1u << 8 | 1u << 10) /* eight variable ranges, fixed ranges, write combining */
 

@@ -145,7 +145,8 @@ enum {
     LSL_TYPES_LONG = 1 << SYS_LDT | 1 << SYS_TSS32 | 1 << SYS_TSS32_BUSY
 };
 
-/* The descriptor for lar, lsl, verr, verw. *visible: it exists, has one of the system types, and CPL and RPL may see it. */
+/* The descriptor for lar, lsl, verr, verw. *visible: it exists, has one of the system types, and CPL and RPL may see
+ * it. */
 static int look_at(struct cpu *cpu, uint16_t selector, unsigned system_types, struct descriptor *d, bool *visible)
 {
     *visible = false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* SYSENTER/SYSEXIT, SYSCALL/SYSRET, SWAPGS: fast transfers that load fixed, flat segments without descriptors.
- * SDM vol. 2; where the vendors differ (AMD APM vol. 3, SYSCALL, SYSENTER) the model's vendor decides: Intel has SYSCALL
- * in 64-bit code only, AMD has SYSENTER in legacy mode only. */
+ * SDM vol. 2; where the vendors differ (AMD APM vol. 3, SYSCALL, SYSENTER) the model's vendor decides: Intel has
+ * SYSCALL in 64-bit code only, AMD has SYSENTER in legacy mode only. */
 #include "cpu/internal.h"
 
 struct segment segment_flat(uint16_t selector, uint32_t attr)

@@ -18,8 +18,18 @@ struct task_state {
 };
 
 enum {
-    TSS32_CR3 = 28, TSS32_EIP = 32, TSS32_GPR = 40, TSS32_SEG = 72, TSS32_LDT = 96, TSS32_TRAP = 100, TSS32_SIZE = 104,
-    TSS16_IP = 14, TSS16_GPR = 18, TSS16_SEG = 34, TSS16_LDT = 42, TSS16_SIZE = 44
+    TSS32_CR3 = 28,
+    TSS32_EIP = 32,
+    TSS32_GPR = 40,
+    TSS32_SEG = 72,
+    TSS32_LDT = 96,
+    TSS32_TRAP = 100,
+    TSS32_SIZE = 104,
+    TSS16_IP = 14,
+    TSS16_GPR = 18,
+    TSS16_SEG = 34,
+    TSS16_LDT = 42,
+    TSS16_SIZE = 44
 };
 
 static uint32_t get16(const uint8_t *p)
@@ -112,8 +122,8 @@ static void load_registers(struct cpu *cpu, const struct task_state *n, const st
 {
     cpu->mmu.cr0 |= CR0_TS;
     cpu->rip = n->rip;
-    cpu->rflags = (n->flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM |
-                               EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_ID)) |
+    cpu->rflags = (n->flags & (FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_RF |
+                               EFLAGS_VM | EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP | EFLAGS_ID)) |
                   EFLAGS_FIXED;
     if (nests(t))
         cpu->rflags |= EFLAGS_NT;

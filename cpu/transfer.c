@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Far jumps, calls and returns, call gates. SDM vol. 2, JMP, CALL, RET (whose pseudo code gives the order of the checks);
- * vol. 3, 5.8. */
+/* Far jumps, calls and returns, call gates. SDM vol. 2, JMP, CALL, RET (whose pseudo code gives the order of the
+ * checks); vol. 3, 5.8. */
 #include "cpu/internal.h"
 
 bool code_offset_ok(const struct cpu *cpu, const struct segment *cs, uint64_t off)
