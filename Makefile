@@ -3,7 +3,9 @@
 
 MODE ?= release
 BUILD ?= build$(if $(filter-out release,$(MODE)),-$(MODE))
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC = gcc
+endif
 PREFIX ?= /usr/local
 DESTDIR ?=
 # Wide enough for every processor, unless -j was given.
