@@ -13,11 +13,32 @@ enum { RSDP_CHECKSUM = 8, RSDP_RSDT = 16 };
 
 /* FADT fields, specification 5.2.9 */
 enum {
-    FADT_FACS = 36, FADT_DSDT = 40, FADT_SCI = 46, FADT_SMI_CMD = 48, FADT_ACPI_ENABLE = 52, FADT_ACPI_DISABLE = 53,
-    FADT_PM1A_EVT = 56, FADT_PM1A_CNT = 64, FADT_PM_TMR = 76, FADT_GPE0 = 80, FADT_PM1_EVT_LEN = 88,
-    FADT_PM1_CNT_LEN = 89, FADT_PM_TMR_LEN = 91, FADT_GPE0_LEN = 92, FADT_C2_LATENCY = 96, FADT_C3_LATENCY = 98,
-    FADT_CENTURY = 108, FADT_BOOT_ARCH = 109, FADT_FLAGS = 112, FADT_RESET_REG = 116, FADT_RESET_VALUE = 128,
-    FADT_X_DSDT = 140, FADT_X_PM1A_EVT = 148, FADT_X_PM1A_CNT = 172, FADT_X_PM_TMR = 208, FADT_X_GPE0 = 220
+    FADT_FACS = 36,
+    FADT_DSDT = 40,
+    FADT_SCI = 46,
+    FADT_SMI_CMD = 48,
+    FADT_ACPI_ENABLE = 52,
+    FADT_ACPI_DISABLE = 53,
+    FADT_PM1A_EVT = 56,
+    FADT_PM1A_CNT = 64,
+    FADT_PM_TMR = 76,
+    FADT_GPE0 = 80,
+    FADT_PM1_EVT_LEN = 88,
+    FADT_PM1_CNT_LEN = 89,
+    FADT_PM_TMR_LEN = 91,
+    FADT_GPE0_LEN = 92,
+    FADT_C2_LATENCY = 96,
+    FADT_C3_LATENCY = 98,
+    FADT_CENTURY = 108,
+    FADT_BOOT_ARCH = 109,
+    FADT_FLAGS = 112,
+    FADT_RESET_REG = 116,
+    FADT_RESET_VALUE = 128,
+    FADT_X_DSDT = 140,
+    FADT_X_PM1A_EVT = 148,
+    FADT_X_PM1A_CNT = 172,
+    FADT_X_PM_TMR = 208,
+    FADT_X_GPE0 = 220
 };
 enum { BOOT_ARCH_LEGACY_DEVICES = 1, BOOT_ARCH_8042 = 2 };
 enum { FLAG_WBINVD = 1 << 0, FLAG_PROC_C1 = 1 << 2, FLAG_NO_SLEEP_BUTTON = 1 << 5, FLAG_RESET_REG = 1 << 10 };
@@ -57,7 +78,8 @@ static void add_pointer(struct acpi_tables *t, uint32_t offset, unsigned size)
     t->pointers[t->pointer_count++].size = (uint8_t)size;
 }
 
-static uint8_t *add_header(struct acpi_tables *t, uint32_t offset, const char *signature, unsigned revision, uint32_t size)
+static uint8_t *add_header(struct acpi_tables *t, uint32_t offset, const char *signature, unsigned revision,
+                           uint32_t size)
 {
     uint8_t *at = t->data + offset;
     memcpy(at, signature, 4);

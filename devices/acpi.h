@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* ACPI tables of the board (ACPI Specification 6.4, chapter 5): RSDP, RSDT, FADT, FACS and the DSDT. The board has no APIC
- * yet, hence no MADT: interrupts go through the 8259s, PCI ones by the link devices of the PIIX4.
+/* ACPI tables of the board (ACPI Specification 6.4, chapter 5): RSDP, RSDT, FADT, FACS and the DSDT. The board has no
+ * APIC yet, hence no MADT: interrupts go through the 8259s, PCI ones by the link devices of the PIIX4.
  *
  * The tables are built once without addresses; pointers and checksums are a list, which either becomes a script for
  * SeaBIOS's table loader or is carried out here for direct kernel boot. */

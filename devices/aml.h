@@ -71,7 +71,7 @@ void aml_processor(struct aml *a, const char *path, unsigned id);
 void aml_resources_open(struct aml *a);
 void aml_resources_close(struct aml *a);
 void aml_io(struct aml *a, uint16_t base, uint8_t length);
-void aml_irq(struct aml *a, unsigned irq);                  /* edge, high, exclusive */
+void aml_irq(struct aml *a, unsigned irq);                   /* edge, high, exclusive */
 void aml_irq_level_shared(struct aml *a, uint16_t irq_mask); /* level, low, shared */
 void aml_dma(struct aml *a, unsigned channel);
 void aml_word_bus_range(struct aml *a, uint16_t first, uint16_t last);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The schematic. Order: buses, interrupt controller, PCI with the bridges, what hangs on the south bridge, PCI cards. */
+/* The schematic. Order: buses, interrupt controller, PCI with the bridges, what hangs on the south bridge, PCI cards.
+ */
 #include "devices/board.h"
 
 #include <stdio.h>
@@ -42,11 +43,11 @@ static int fail(char *err, size_t err_len, const char *what, int r)
     return r;
 }
 
-#define TRY(call, what)                                                                                                 \
-    do {                                                                                                                \
-        int try_result = (call);                                                                                        \
-        if (try_result)                                                                                                 \
-            return fail(err, err_len, what, try_result);                                                                \
+#define TRY(call, what)                                                                                                \
+    do {                                                                                                               \
+        int try_result = (call);                                                                                       \
+        if (try_result)                                                                                                \
+            return fail(err, err_len, what, try_result);                                                               \
     } while (0)
 
 static int wire_core(struct board *b, char *err, size_t err_len)

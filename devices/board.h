@@ -32,9 +32,9 @@ enum { BOARD_VGA_DEVICE = 15, BOARD_IDE_PLACES = 4, BOARD_FLOPPIES = 2 };
 
 /* What the board asks of the machine and its processor. */
 struct board_signals {
-    struct irq_line intr;             /* to the processor */
-    struct irq_line a20;              /* level 1: address line 20 passes */
-    struct piix4_signals power;       /* reset, INIT, soft off */
+    struct irq_line intr;       /* to the processor */
+    struct irq_line a20;        /* level 1: address line 20 passes */
+    struct piix4_signals power; /* reset, INIT, soft off */
     void (*debug_exit)(void *opaque, int status);
     void *opaque;
 };

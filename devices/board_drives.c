@@ -55,7 +55,8 @@ int board_open_drives(struct board *b, char *err, size_t err_len)
             const struct drive_config *drive = &b->config->drives[i];
             if (drive->kind != order[k])
                 continue;
-            int r = drive->kind == DRIVE_FLOPPY ? open_floppy(b, drive, err, err_len) : open_ide(b, drive, err, err_len);
+            int r =
+                drive->kind == DRIVE_FLOPPY ? open_floppy(b, drive, err, err_len) : open_ide(b, drive, err, err_len);
             if (r)
                 return r;
         }
@@ -69,8 +70,8 @@ int board_attach_drives(struct board *b, char *err, size_t err_len)
         if (b->ide_kind[place] == ATA_NONE)
             continue;
         snprintf(serial, sizeof serial, "RF%05u", place + 1);
-        int r = ide_channel_attach(&b->ide.channels[place / 2], place % 2, b->ide_kind[place], b->ide_media[place],
-                                   serial);
+        int r =
+            ide_channel_attach(&b->ide.channels[place / 2], place % 2, b->ide_kind[place], b->ide_media[place], serial);
         if (r) {
             snprintf(err, err_len, "IDE drive %u: cannot be attached", place);
             return r;

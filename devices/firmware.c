@@ -59,8 +59,7 @@ int firmware_init(struct firmware *f, const struct machine_config *config, const
         return r;
     pir_build(f->pir);
     struct acpi_config acpi = {.cpus = config->cpus, .low_ram = memory->low_size, .floppy = floppy};
-    struct smbios_config smbios = {
-        .cpus = config->cpus, .ram_size = memory->ram_size, .low_ram = memory->low_size};
+    struct smbios_config smbios = {.cpus = config->cpus, .ram_size = memory->ram_size, .low_ram = memory->low_size};
     r = acpi_build(&f->acpi, &acpi);
     if (!r)
         r = smbios_build(&f->smbios, &smbios);
@@ -128,7 +127,8 @@ void firmware_fill_cmos(struct board *b, const struct machine_config *config)
     uint16_t extended = at_most((low - 0x100000) >> 10, 0xffff);
     unsigned floppies = (unsigned)b->floppy_present[0] + b->floppy_present[1], order = boot_order(config->boot);
     mc146818_set(rtc, 0x10, (uint8_t)(i82077_drive_type(&b->fdc, 0) << 4 | i82077_drive_type(&b->fdc, 1)));
-    mc146818_set(rtc, 0x12, (uint8_t)((b->ide_kind[0] == ATA_DISK ? 0xf0 : 0) | (b->ide_kind[1] == ATA_DISK ? 0x0f : 0)));
+    mc146818_set(rtc, 0x12,
+                 (uint8_t)((b->ide_kind[0] == ATA_DISK ? 0xf0 : 0) | (b->ide_kind[1] == ATA_DISK ? 0x0f : 0)));
     mc146818_set(rtc, 0x14, (uint8_t)(0x06 | (floppies ? (floppies - 1) << 6 | 1 : 0))); /* x87, pointing device */
     set16(rtc, 0x15, 640);
     set16(rtc, 0x17, extended);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What firmware needs from the board and what the board does in its place: the BIOS image in ROM and shadow RAM, the CMOS
- * contents, fw_cfg, the preset interrupt routing; and for direct kernel boot everything a BIOS would have set up.
+/* What firmware needs from the board and what the board does in its place: the BIOS image in ROM and shadow RAM, the
+ * CMOS contents, fw_cfg, the preset interrupt routing; and for direct kernel boot everything a BIOS would have set up.
  *
  * Threads: under the machine lock, vCPUs standing still. */
 #ifndef RINGFOLD_DEVICES_FIRMWARE_H
@@ -34,8 +34,8 @@ int firmware_map(const struct firmware *f, struct memory *memory);
 int firmware_fill_fwcfg(const struct firmware *f, struct board *b, const struct machine_config *config);
 /* The battery-backed memory, once. */
 void firmware_fill_cmos(struct board *b, const struct machine_config *config);
-/* After each reset: shadow RAM holds the image and is writable, DRAM rows and interrupt lines are set, as the boot block
- * does on real boards. */
+/* After each reset: shadow RAM holds the image and is writable, DRAM rows and interrupt lines are set, as the boot
+ * block does on real boards. */
 void firmware_prepare(const struct firmware *f, struct board *b);
 /* Direct kernel boot, after firmware_prepare: assigns and enables PCI devices, routes interrupts, writes the tables and
  * describes memory. */

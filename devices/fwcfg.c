@@ -9,8 +9,11 @@
 #include <string.h>
 
 enum { ID_TRADITIONAL = 1, ID_DMA = 2 };
-enum { SELECTOR_KEY = 0xbfff, SELECTOR_LOCAL = 0x8000 }; /* bit 14 selects the obsolete write channel of the same item */
-#define DMA_SIGNATURE 0x51454d5520434647ull              /* "QEMU CFG" */
+enum {
+    SELECTOR_KEY = 0xbfff,
+    SELECTOR_LOCAL = 0x8000
+};                                          /* bit 14 selects the obsolete write channel of the same item */
+#define DMA_SIGNATURE 0x51454d5520434647ull /* "QEMU CFG" */
 
 struct dma_access {
     uint32_t control;
@@ -31,7 +34,8 @@ static struct fwcfg_item *item_of(struct fwcfg *f, unsigned key)
 {
     key &= SELECTOR_KEY;
     if (key & SELECTOR_LOCAL)
-        return (key & ~(unsigned)SELECTOR_LOCAL) < FWCFG_LOCAL_COUNT ? &f->local[key & ~(unsigned)SELECTOR_LOCAL] : NULL;
+        return (key & ~(unsigned)SELECTOR_LOCAL) < FWCFG_LOCAL_COUNT ? &f->local[key & ~(unsigned)SELECTOR_LOCAL]
+                                                                     : NULL;
     return key < FWCFG_ITEM_COUNT ? &f->items[key] : NULL;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The firmware configuration device (QEMU's docs/specs/fw_cfg): numbered items that firmware reads through a selector at
- * port 0x510, a data byte at 0x511 and a DMA interface at 0x514. Named files have items from 0x20 on and a directory.
- * Everything is read-only for the guest.
+/* The firmware configuration device (QEMU's docs/specs/fw_cfg): numbered items that firmware reads through a selector
+ * at port 0x510, a data byte at 0x511 and a DMA interface at 0x514. Named files have items from 0x20 on and a
+ * directory. Everything is read-only for the guest.
  *
  * Threads: under the machine lock. */
 #ifndef RINGFOLD_DEVICES_FWCFG_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Intel 82443BX host bridge (8086:7190) and its AGP bridge (8086:7191), Intel 440BX AGPset data sheet 290633.
  *
- * What acts: PAM0-6 (who answers 0xc0000-0xfffff), SMRAM (RAM or the display behind 0xa0000), FDHC (the fixed DRAM hole).
- * The DRAM row registers, timing, ECC, AGP and power registers keep what is written, with the data sheet's reset values and
- * read-only bits. The graphics aperture has no device behind it and is never decoded.
+ * What acts: PAM0-6 (who answers 0xc0000-0xfffff), SMRAM (RAM or the display behind 0xa0000), FDHC (the fixed DRAM
+ * hole). The DRAM row registers, timing, ECC, AGP and power registers keep what is written, with the data sheet's reset
+ * values and read-only bits. The graphics aperture has no device behind it and is never decoded.
  *
  * Threads: under the machine lock. */
 #ifndef RINGFOLD_DEVICES_I440BX_H
@@ -18,11 +18,12 @@ enum { I440BX_SEGMENTS = 13 }; /* twelve of 16 KiB from 0xc0000, then 0xf0000 of
 struct i440bx {
     struct pci_function host, agp;
     struct memory *memory;
-    uint8_t *rom;                      /* 128 KiB that answer 0xe0000-0xfffff where shadow RAM is not read */
-    uint8_t segment[I440BX_SEGMENTS];  /* mapped now: bit 0 reads, bit 1 writes go to RAM */
-    bool smram_open;                   /* 0xa0000-0xbffff is RAM now */
-    uint8_t hole;                      /* FDHC bits 7:6 in force */
-    /* The display's window at 0xa0000 becomes RAM (called before) and the display's again (called after). May be NULL. */
+    uint8_t *rom;                     /* 128 KiB that answer 0xe0000-0xfffff where shadow RAM is not read */
+    uint8_t segment[I440BX_SEGMENTS]; /* mapped now: bit 0 reads, bit 1 writes go to RAM */
+    bool smram_open;                  /* 0xa0000-0xbffff is RAM now */
+    uint8_t hole;                     /* FDHC bits 7:6 in force */
+    /* The display's window at 0xa0000 becomes RAM (called before) and the display's again (called after). May be NULL.
+     */
     void (*window_changed)(void *opaque, bool display);
     void *window_opaque;
 };

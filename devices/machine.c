@@ -177,8 +177,8 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
                                       .opaque = v};
     cpu_model_init(&m->model, m->config.long_mode, false);
     err[0] = 0;
-    v->cpu = m->config.engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err,
-                                           err_len);
+    v->cpu =
+        m->config.engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err, err_len);
     if (v->cpu)
         return 0;
     if (!err[0])

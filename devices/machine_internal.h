@@ -21,7 +21,8 @@ struct vcpu {
     pthread_t thread;
     bool started;
     bool parked; /* stands still because the machine is stopped, or has left its thread; under the machine lock */
-    /* Sleeping in HLT. The sleeper sets asleep, then looks at cpu->events; who raises an event looks at asleep after. */
+    /* Sleeping in HLT. The sleeper sets asleep, then looks at cpu->events; who raises an event looks at asleep after.
+     */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     _Atomic bool asleep;

@@ -125,8 +125,8 @@ unsigned pci_add_capability(struct pci_function *f, uint8_t id, unsigned size)
 
 /* ---- regions ---- */
 
-/* Where the guest wants the region, or 0 when its decoder is off. Address 0 is "not assigned" (specification 2.2, 6.2.5.1
- * leaves it to the software; PC firmware and systems treat it so). */
+/* Where the guest wants the region, or 0 when its decoder is off. Address 0 is "not assigned"
+ * (specification 2.2, 6.2.5.1 leaves it to the software; PC firmware and systems treat it so). */
 static uint64_t region_wanted(const struct pci_function *f, unsigned index)
 {
     const struct pci_region *r = &f->regions[index];
@@ -140,8 +140,8 @@ static uint64_t region_wanted(const struct pci_function *f, unsigned index)
     return reg & ~(uint32_t)(r->size - 1);
 }
 
-/* Host memory may only appear where nothing is: RAM (also where a PAM or SMRAM register hides it at the moment), firmware
- * and other regions win, as the chip set's own decoding does. */
+/* Host memory may only appear where nothing is: RAM (also where a PAM or SMRAM register hides it at the moment),
+ * firmware and other regions win, as the chip set's own decoding does. */
 static bool host_place_free(struct pci_bus *bus, uint64_t base, uint64_t size)
 {
     for (uint64_t at = base; at < base + size; at += PAGE_SIZE) {
@@ -282,7 +282,7 @@ void pci_config_write(struct pci_bus *bus, unsigned bus_number, unsigned device,
             continue;
         uint8_t mask = f->write_mask[reg + i];
         *at = (uint8_t)((*at & ~mask) | (byte & mask));
-        *at &= (uint8_t)~(byte & f->clear_mask[reg + i]);
+        *at &= (uint8_t) ~(byte & f->clear_mask[reg + i]);
     }
     if (touches(reg, size, PCI_COMMAND, 2)) {
         pci_set_interrupt(f, (f->config[PCI_STATUS] & PCI_STATUS_INTERRUPT) != 0);

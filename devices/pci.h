@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* PCI: configuration mechanism #1, functions, base address registers and interrupt pins (PCI Local Bus Specification 2.2,
- * chapters 3.2.2.3, 6; PCI-to-PCI bridge header: PCI-to-PCI Bridge Architecture 1.1).
+/* PCI: configuration mechanism #1, functions, base address registers and interrupt pins (PCI Local Bus
+ * Specification 2.2, chapters 3.2.2.3, 6; PCI-to-PCI bridge header: PCI-to-PCI Bridge Architecture 1.1).
  *
  * A chip embeds a struct pci_function, calls pci_function_init, sets masks and regions, and hands it to pci_add:
  *
@@ -9,9 +9,9 @@
  *     ide->pci.write_mask[0x41] = 0xff;
  *     pci_add(bus, &ide->pci, 7, 1);
  *
- * Regions appear on the two buses when the guest has set a base address and enabled the decoder in the command register.
- * A region whose place is taken (other ranges, RAM, firmware: the guest is sizing, or made a mistake) just does not answer;
- * it is tried again whenever another region moves.
+ * Regions appear on the two buses when the guest has set a base address and enabled the decoder in the command
+ * register. A region whose place is taken (other ranges, RAM, firmware: the guest is sizing, or made a mistake) just
+ * does not answer; it is tried again whenever another region moves.
  *
  * Threads: under the machine lock. */
 #ifndef RINGFOLD_DEVICES_PCI_H
@@ -99,14 +99,15 @@ struct pci_function {
     uint8_t reset_config[PCI_CONFIG_SIZE];
 };
 
-/* Zeroes f and fills in the header; class_code is the 24-bit code (0x010180), header type 0, no regions. Writable: command
- * bits I/O, memory and master as far as regions exist (master always), cache line, latency, interrupt line. */
+/* Zeroes f and fills in the header; class_code is the 24-bit code (0x010180), header type 0, no regions. Writable:
+ * command bits I/O, memory and master as far as regions exist (master always), cache line, latency, interrupt line. */
 void pci_function_init(struct pci_function *f, const char *name, uint16_t vendor_id, uint16_t device_id,
                        uint32_t class_code, uint8_t revision);
 void pci_set_subsystem(struct pci_function *f, uint16_t vendor_id, uint16_t id);
 /* pin: 1 = INTA# ... 4 = INTD#; 0 = none. */
 void pci_set_interrupt_pin(struct pci_function *f, unsigned pin);
-/* A base address register answered by handlers: range gives size, access widths, read, write and opaque. Before pci_add. */
+/* A base address register answered by handlers: range gives size, access widths, read, write and opaque. Before
+ * pci_add. */
 void pci_region_handlers(struct pci_function *f, unsigned index, enum pci_region_kind kind,
                          const struct bus_range *range);
 /* A base address register of host memory (frame buffer). size: power of two, at least 4096. The caller owns host. */

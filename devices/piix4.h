@@ -16,7 +16,7 @@
 #include "devices/clock.h"
 #include "devices/pci.h"
 
-enum { PIIX4_DEVICE = 7 };                             /* on the board's PCI bus */
+enum { PIIX4_DEVICE = 7 };                                /* on the board's PCI bus */
 enum { PIIX4_PM_PORT = 0x600, PIIX4_SMBUS_PORT = 0x700 }; /* where firmware puts them; the ACPI tables say so */
 enum { PIIX4_ACPI_ENABLE = 0xf1, PIIX4_ACPI_DISABLE = 0xf0, PIIX4_SMI_COMMAND_PORT = 0xb2 };
 enum { PIIX4_PIRQRC = 0x60, PIIX4_RESET_PORT = 0xcf9, PIIX4_SCI_IRQ = 9 };
@@ -44,7 +44,7 @@ struct piix4 {
 
     struct bus_range pm_range, smbus_range, apm_range;
     uint16_t pmsts, pmen, pmcntrl, gpsts, gpen;
-    uint8_t pm_plain[64]; /* registers that keep what is written */
+    uint8_t pm_plain[64];    /* registers that keep what is written */
     uint64_t timer_overflow; /* PM timer tick at which bit 23 toggles next */
     struct timer overflow_timer;
     bool sci;

@@ -23,7 +23,15 @@ enum { PMCNTRL_SCI_EN = 1, PMCNTRL_KEPT = 0x1c03, PMCNTRL_SUS_EN = 1 << 13 };
 enum { PM_STS = 0x00, PM_EN = 0x02, PM_CNTRL = 0x04, PM_TMR = 0x08, GP_STS = 0x0c, GP_EN = 0x0e, PM_GLBCTL = 0x28 };
 enum { GLBCTL_BIOS_RLS = 2 };
 enum {
-    SMB_HSTSTS = 0, SMB_SLVSTS, SMB_HSTCNT, SMB_HSTCMD, SMB_HSTADD, SMB_HSTDAT0, SMB_HSTDAT1, SMB_BLKDAT, SMB_SLVCNT
+    SMB_HSTSTS = 0,
+    SMB_SLVSTS,
+    SMB_HSTCNT,
+    SMB_HSTCMD,
+    SMB_HSTADD,
+    SMB_HSTDAT0,
+    SMB_HSTDAT1,
+    SMB_BLKDAT,
+    SMB_SLVCNT
 };
 enum { SMB_DEV_ERR = 0x04, SMB_STATUS_CLEAR = 0x1e, SMB_START = 0x40, SMB_INTEREN = 0x01 };
 
@@ -131,7 +139,7 @@ static void pm_write_byte(struct piix4 *p, unsigned at, uint8_t value)
     uint16_t ones = with_byte(0, at, value);
     switch (at & ~1u) {
     case PM_STS:
-        p->pmsts &= (uint16_t)~(ones & PMSTS_ALL);
+        p->pmsts &= (uint16_t) ~(ones & PMSTS_ALL);
         break;
     case PM_EN:
         p->pmen = with_byte(p->pmen, at, value) & PMEN_ALL;
@@ -237,7 +245,7 @@ static void smbus_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
     uint8_t v = (uint8_t)value;
     switch (offset) {
     case SMB_HSTSTS:
-        p->smbus.status &= (uint8_t)~(v & SMB_STATUS_CLEAR);
+        p->smbus.status &= (uint8_t) ~(v & SMB_STATUS_CLEAR);
         break;
     case SMB_HSTCNT:
         p->smbus.control = v & 0x1f; /* START and KILL read as 0 */

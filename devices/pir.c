@@ -14,8 +14,8 @@ void pir_build(uint8_t table[PIR_SIZE])
     table[5] = 1; /* version 1.0 */
     table[6] = (uint8_t)(PIR_SIZE & 0xff);
     table[7] = PIR_SIZE >> 8;
-    table[9] = PIIX4_DEVICE << 3;                       /* the router's bus is 0 */
-    memcpy(table + 12, "\x86\x80\x10\x71", 4);          /* 8086:7110 */
+    table[9] = PIIX4_DEVICE << 3;              /* the router's bus is 0 */
+    memcpy(table + 12, "\x86\x80\x10\x71", 4); /* 8086:7110 */
     for (unsigned device = 1; device <= PIR_SLOTS; device++) {
         uint8_t *slot = table + PIR_HEADER_SIZE + (device - 1) * PIR_SLOT_SIZE;
         slot[1] = (uint8_t)(device << 3);

@@ -6,8 +6,15 @@
 #include <string.h>
 
 enum {
-    TYPE_BIOS = 0, TYPE_SYSTEM = 1, TYPE_CHASSIS = 3, TYPE_PROCESSOR = 4, TYPE_MEMORY_ARRAY = 16, TYPE_MEMORY_DEVICE = 17,
-    TYPE_ARRAY_MAPPED = 19, TYPE_BOOT = 32, TYPE_END = 127
+    TYPE_BIOS = 0,
+    TYPE_SYSTEM = 1,
+    TYPE_CHASSIS = 3,
+    TYPE_PROCESSOR = 4,
+    TYPE_MEMORY_ARRAY = 16,
+    TYPE_MEMORY_DEVICE = 17,
+    TYPE_ARRAY_MAPPED = 19,
+    TYPE_BOOT = 32,
+    TYPE_END = 127
 };
 enum { HANDLE_MEMORY_ARRAY = 0x1000, HANDLE_MEMORY_DEVICE = 0x1100, HANDLE_MAPPED = 0x1300 };
 enum { ANCHOR_CHECKSUM = 4, ANCHOR_INTERMEDIATE = 16, ANCHOR_MIDDLE_CHECKSUM = 21, ANCHOR_ADDRESS = 24 };
@@ -83,9 +90,9 @@ static void add_bios_and_system(struct writer *w)
 
     s = structure(w, TYPE_CHASSIS, 0x300, 21);
     s[4] = 1;
-    s[5] = 1;                    /* other */
-    s[9] = s[10] = s[11] = 3;    /* states: safe */
-    s[12] = 2;                   /* security: unknown */
+    s[5] = 1;                 /* other */
+    s[9] = s[10] = s[11] = 3; /* states: safe */
+    s[12] = 2;                /* security: unknown */
     strings(w, (const char *const[]){"ringfold", NULL});
 }
 
@@ -93,8 +100,8 @@ static void add_processor(struct writer *w, unsigned n)
 {
     uint8_t *s = structure(w, TYPE_PROCESSOR, 0x400 + n, 42);
     s[4] = 1;
-    s[5] = 3;  /* central processor */
-    s[6] = 1;  /* family: other */
+    s[5] = 3; /* central processor */
+    s[6] = 1; /* family: other */
     s[7] = 2;
     s[24] = 0x41; /* populated, enabled */
     s[25] = 1;    /* upgrade: other */

@@ -52,8 +52,8 @@ int machine_power_on(struct machine *m, char *err, size_t err_len)
     return r;
 }
 
-/* INIT keeps what a reset would clear: MSRs, the TSC, the x87 and vector state. A20 opens, else the CPU would not find its
- * first instruction. */
+/* INIT keeps what a reset would clear: MSRs, the TSC, the x87 and vector state. A20 opens, else the CPU would not find
+ * its first instruction. */
 static void init_processor(struct machine *m)
 {
     struct cpu *cpu = m->vcpu.cpu;
@@ -113,7 +113,8 @@ static void sleep_halted(struct vcpu *v)
     pthread_mutex_lock(&v->mutex);
     atomic_store(&v->asleep, true);
     atomic_thread_fence(memory_order_seq_cst);
-    while (!(atomic_load(&v->cpu->events) & WAKING_EVENTS) && !cpu_has_work(v->cpu) && !atomic_load(&v->machine->ending))
+    while (!(atomic_load(&v->cpu->events) & WAKING_EVENTS) && !cpu_has_work(v->cpu) &&
+           !atomic_load(&v->machine->ending))
         pthread_cond_wait(&v->wake, &v->mutex);
     atomic_store(&v->asleep, false);
     pthread_mutex_unlock(&v->mutex);

@@ -110,7 +110,7 @@ static void fwcfg_dma(void)
     CU_ASSERT_EQUAL(memory_read32(&w.memory, gpa(0x2000)), 0);
     CU_ASSERT_EQUAL(dma(&w, 0x1000, 0xdead0000 | FWCFG_DMA_SELECT | FWCFG_DMA_READ, 4, 0x2000), 0); /* no such item */
     CU_ASSERT_EQUAL(dma(&w, 0x1000, select | FWCFG_DMA_READ, 10, 0x1000), 0); /* onto its own descriptor */
-    bus_write(w.ports, 0x518, 0xffffffff, 4); /* descriptor where nothing is */
+    bus_write(w.ports, 0x518, 0xffffffff, 4);                                 /* descriptor where nothing is */
     bus_write(w.ports, 0x514, ~0ull, 8);
     take_apart(&w);
 }
@@ -234,5 +234,5 @@ static void smbios(void)
     take_apart(&w);
 }
 
-TEST_SUITE(firmware_tables, {"fw_cfg by its ports", fwcfg_ports}, {"fw_cfg by DMA", fwcfg_dma},
-           {"ACPI tables", acpi}, {"$PIR", pir_table}, {"SMBIOS", smbios})
+TEST_SUITE(firmware_tables, {"fw_cfg by its ports", fwcfg_ports}, {"fw_cfg by DMA", fwcfg_dma}, {"ACPI tables", acpi},
+           {"$PIR", pir_table}, {"SMBIOS", smbios})
