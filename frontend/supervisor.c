@@ -5,11 +5,13 @@
 #include "frontend/terminal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +21,7 @@ enum { GRACE_SECONDS = 10, STATUS_TIMEOUT = 124, STACK_SIZE = 256 << 10 };
 /* One per process, as signals are. */
 static struct supervisor_hooks hooks;
 static sigset_t watched;
+static int signal_fd = -1;
 static pthread_t thread;
 static bool started;
 static _Atomic bool ended;
@@ -59,11 +62,13 @@ static int wait_signal(void)
             return 0;
         uint64_t left = deadline == NEVER ? 3600000000000u : deadline - now;
         struct timespec ts = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
+        struct pollfd p = {.fd = signal_fd, .events = POLLIN};
+        struct signalfd_siginfo info;
         pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL); /* nowhere else: a hook may hold the machine lock */
-        int signal = sigtimedwait(&watched, NULL, &ts);
+        bool came = ppoll(&p, 1, &ts, NULL) > 0 && read(signal_fd, &info, sizeof info) == sizeof info;
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-        if (signal > 0)
-            return signal;
+        if (came)
+            return (int)info.ssi_signo;
     }
 }
 
@@ -110,6 +115,10 @@ static void *supervise(void *arg)
 int supervisor_start(uint64_t timeout_ns, const struct supervisor_hooks *h)
 {
     hooks = *h;
+    /* Unlike sigtimedwait this never unblocks the signals, so that no default action (SIGTSTP's) slips through. */
+    signal_fd = signalfd(-1, &watched, SFD_CLOEXEC);
+    if (signal_fd < 0)
+        return -errno;
     if (timeout_ns)
         deadline = now_ns() + timeout_ns;
     pthread_attr_t attr;
@@ -132,5 +141,6 @@ void supervisor_stop(void)
         return;
     pthread_cancel(thread);
     pthread_join(thread, NULL);
+    close(signal_fd);
     started = false;
 }

@@ -110,7 +110,7 @@ void terminal_suspend(void)
 {
     bool was_raw = raw;
     terminal_restore();
-    kill(getpid(), SIGSTOP);
+    raise(SIGSTOP); /* to this thread: kill would let it run on, into raw mode, before the process stops */
     if (was_raw)
         terminal_enter_raw();
 }
