@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Plain instructions that have no 64-bit host form or more than one memory access: the decimal adjusts, SALC, gathers.
+/* Plain instructions that have no 64-bit host form or more than one memory access: the decimal adjusts, SALC, gathers,
+ * masked moves.
  */
 #ifndef RINGFOLD_BT_LEGACY_H
 #define RINGFOLD_BT_LEGACY_H

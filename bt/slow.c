@@ -147,11 +147,12 @@ static int slow_access(struct bt_vcpu *v)
         return CPU_OK;
     }
     v->stats.bounces++;
-    if (read) {
+    /* memory is read even for plain stores: an instruction may store less than its size, or nothing at all (masked
+     * moves, x87 stores with a pending unmasked error) */
+    if (read || !b->device[0])
         part_read(v, 0, b->data);
-        if (crosses)
-            part_read(v, 1, b->data + first);
-    }
+    if (crosses && (read || !b->device[1]))
+        part_read(v, 1, b->data + first);
     b->pending = write;
     v->slow_delta = (uint64_t)(uintptr_t)b->data - gva;
     return CPU_OK;

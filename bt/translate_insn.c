@@ -29,6 +29,10 @@ static bool needs_c(const struct insn *in)
     case ZYDIS_MNEMONIC_DAA:
     case ZYDIS_MNEMONIC_DAS:
     case ZYDIS_MNEMONIC_SALC:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return true;
     default:
         return in->mem.vsib;
@@ -271,7 +275,8 @@ void translate_generic(struct builder *b)
     if (in->mem.present && in->mem.size == 0) /* nop, prefetch */
         return;
     if (in->mem.present) {
-        memory_operand(b, 0, in->mem.read, in->mem.write,
+        /* a masked store keeps bytes, which a bounce buffer must hold before */
+        memory_operand(b, 0, in->mem.read || in->mem.implicit, in->mem.write,
                        in->mem.implicit           ? op_implicit_di
                        : memory_is_bit_string(in) ? op_bit_string
                                                   : emit_reencoded);

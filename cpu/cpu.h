@@ -194,6 +194,8 @@ void cpu_deliver_debug_trap(struct cpu *cpu, uint64_t dr6_bits);
  * access: MMU_READ/MMU_WRITE plus MMU_SUPERVISOR for implicit accesses; a write checks both pages before it stores. */
 int cpu_read_linear(struct cpu *cpu, uint64_t gva, void *buf, unsigned size, unsigned access);
 int cpu_write_linear(struct cpu *cpu, uint64_t gva, const void *buf, unsigned size, unsigned access);
+/* Would the access succeed? Sets A/D bits as the access would. */
+int cpu_probe_linear(struct cpu *cpu, uint64_t gva, unsigned size, unsigned access);
 /* The rights of an explicit access by the current instruction stream. */
 unsigned cpu_access_rights(const struct cpu *cpu);
 /* By segment: checks presence, type, limit, canonical form (#GP(0), #SS(0)) and adds the base. On success *gva is

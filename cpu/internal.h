@@ -96,8 +96,6 @@ static inline unsigned access_rights_at(const struct cpu *cpu, unsigned cpl)
 }
 
 /* ---- access.c ---- */
-/* Would the access succeed? Sets A/D bits as the access would. */
-int cpu_probe_linear(struct cpu *cpu, uint64_t gva, unsigned size, unsigned access);
 /* System structures: always with supervisor rights. */
 int cpu_read_system(struct cpu *cpu, uint64_t gva, void *buf, unsigned size);
 int cpu_write_system(struct cpu *cpu, uint64_t gva, const void *buf, unsigned size);
