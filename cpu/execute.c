@@ -347,8 +347,11 @@ static int dispatch(struct cpu *cpu, const struct insn *insn)
         return execute_system(cpu, insn);
     case INSN_FPU_ENV:
         return execute_fpu_env(cpu, insn);
-    case INSN_UNDEFINED:
     case INSN_GENERIC:
+        if (insn->mem.masked)
+            return execute_masked_move(cpu, insn);
+        break;
+    case INSN_UNDEFINED:
         break;
     }
     return cpu_raise_fault(cpu, VECTOR_UD);

@@ -85,7 +85,7 @@ static void init_x87(uint8_t *image)
 }
 
 /* The image with every component written out: the host leaves components in their initial state unwritten. */
-static uint8_t *explicit_image(struct cpu *cpu)
+uint8_t *execute_explicit_image(struct cpu *cpu)
 {
     uint8_t *image = cpu->xsave;
     uint64_t present, all = image_components(cpu);
@@ -172,33 +172,36 @@ static void environment_store(const uint8_t *image, uint8_t *to, unsigned size)
 }
 
 /* The registers keep their places; the image numbers them from the top of the stack. */
-static void set_top(uint8_t *image, unsigned old_top, unsigned top)
+void execute_set_x87_top(uint8_t *image, unsigned top)
 {
+    uint16_t fsw = get16(image + IMAGE_FSW);
+    unsigned turn = (top - (fsw >> 11 & 7u)) & 7u;
     uint8_t turned[128];
 
-    if (top == old_top)
+    put16(image + IMAGE_FSW, (uint16_t)((fsw & ~0x3800u) | top << 11));
+    if (!turn)
         return;
     for (unsigned i = 0; i < 8; i++)
-        copy(turned + 16 * i, image + IMAGE_ST + 16 * ((i + top - old_top) & 7u), 16);
+        copy(turned + 16 * i, image + IMAGE_ST + 16 * ((i + turn) & 7u), 16);
     copy(image + IMAGE_ST, turned, sizeof turned);
 }
 
 static void environment_load(uint8_t *image, const uint8_t *from, unsigned size)
 {
-    unsigned step = size == 14 ? 2 : 4, old_top = get16(image + IMAGE_FSW) >> 11 & 7u;
+    unsigned step = size == 14 ? 2 : 4;
     uint16_t fcw = get16(from), fsw = get16(from + step);
 
     fcw = (uint16_t)((fcw & 0x1f3f) | 0x40);
     put16(image + IMAGE_FCW, fcw);
+    execute_set_x87_top(image, fsw >> 11 & 7u);
     put16(image + IMAGE_FSW, with_summary(fsw, fcw));
     put16(image + IMAGE_FTW, abridged_tags(get16(from + 2 * step)));
     forget_pointers(image);
-    set_top(image, old_top, fsw >> 11 & 7u);
 }
 
 static int env_fnstenv(struct cpu *cpu, const struct insn *insn)
 {
-    uint8_t *image = explicit_image(cpu), out[28];
+    uint8_t *image = execute_explicit_image(cpu), out[28];
     unsigned size = environment_size(insn);
 
     environment_store(image, out, size);
@@ -212,7 +215,7 @@ static int env_fnstenv(struct cpu *cpu, const struct insn *insn)
 
 static int env_fnsave(struct cpu *cpu, const struct insn *insn)
 {
-    uint8_t *image = explicit_image(cpu), out[108];
+    uint8_t *image = execute_explicit_image(cpu), out[108];
     unsigned size = environment_size(insn);
 
     environment_store(image, out, size);
@@ -221,7 +224,7 @@ static int env_fnsave(struct cpu *cpu, const struct insn *insn)
     if (cpu_write_seg(cpu, insn->mem.seg, cpu_effective_address(cpu, insn), out, size + 80))
         return CPU_FAULT;
     /* FNINIT empties the registers, their contents stay; with the top at 0 they are numbered anew. */
-    set_top(image, get16(image + IMAGE_FSW) >> 11 & 7u, 0);
+    execute_set_x87_top(image, 0);
     put16(image + IMAGE_FCW, 0x37f);
     put16(image + IMAGE_FSW, 0);
     put16(image + IMAGE_FTW, 0);
@@ -231,7 +234,7 @@ static int env_fnsave(struct cpu *cpu, const struct insn *insn)
 
 static int env_load(struct cpu *cpu, const struct insn *insn, bool registers)
 {
-    uint8_t *image = explicit_image(cpu), in[108];
+    uint8_t *image = execute_explicit_image(cpu), in[108];
     unsigned size = environment_size(insn);
 
     if (cpu_read_seg(cpu, insn->mem.seg, cpu_effective_address(cpu, insn), in, registers ? size + 80 : size))
@@ -263,10 +266,17 @@ static int area_address(struct cpu *cpu, const struct insn *insn, unsigned align
     return gva & (align - 1) ? fault_gp(cpu, 0) : CPU_OK;
 }
 
-static uint32_t mxcsr_mask(const uint8_t *image)
+/* MXCSR bits that exist: the host's, since ldmxcsr runs there. */
+static uint32_t mxcsr_mask(void)
 {
-    uint32_t mask = get32(image + IMAGE_MXCSR_MASK);
-    return mask ? mask : 0xffff;
+    static uint32_t mask;
+    if (!mask) {
+        _Alignas(16) uint8_t area[512];
+        put32(area + IMAGE_MXCSR_MASK, 0);
+        __asm__ volatile("fxsave %0" : "=m"(area));
+        mask = get32(area + IMAGE_MXCSR_MASK) ? get32(area + IMAGE_MXCSR_MASK) : 0xffbf;
+    }
+    return mask;
 }
 
 static int env_fxsave(struct cpu *cpu, const struct insn *insn)
@@ -277,10 +287,10 @@ static int env_fxsave(struct cpu *cpu, const struct insn *insn)
 
     if (area_address(cpu, insn, 16, &off) || execute_probe_write(cpu, insn->mem.seg, off, 512))
         return CPU_FAULT;
-    image = explicit_image(cpu);
+    image = execute_explicit_image(cpu);
     copy(out, image, len);
     forget_pointers(out);
-    put32(out + IMAGE_MXCSR_MASK, mxcsr_mask(image));
+    put32(out + IMAGE_MXCSR_MASK, mxcsr_mask());
     if (cpu_write_seg(cpu, insn->mem.seg, off, out, len))
         return CPU_FAULT;
     return done(cpu);
@@ -290,7 +300,9 @@ static void load_x87(uint8_t *image, const uint8_t *from)
 {
     copy(image, from, IMAGE_MXCSR);
     image[IMAGE_FTW + 1] = 0;
-    put16(image + IMAGE_FCW, (uint16_t)((get16(from + IMAGE_FCW) & 0x1f3f) | 0x40));
+    uint16_t fcw = (uint16_t)((get16(from + IMAGE_FCW) & 0x1f3f) | 0x40);
+    put16(image + IMAGE_FCW, fcw);
+    put16(image + IMAGE_FSW, with_summary(get16(from + IMAGE_FSW), fcw));
     forget_pointers(image);
     for (unsigned i = 0; i < 8; i++) {
         clear(image + IMAGE_ST + 16 * i, 16);
@@ -305,8 +317,8 @@ static int env_fxrstor(struct cpu *cpu, const struct insn *insn)
 
     if (area_address(cpu, insn, 16, &off) || cpu_read_seg(cpu, insn->mem.seg, off, in, sizeof in))
         return CPU_FAULT;
-    image = explicit_image(cpu);
-    if (get32(in + IMAGE_MXCSR) & ~mxcsr_mask(image))
+    image = execute_explicit_image(cpu);
+    if (get32(in + IMAGE_MXCSR) & ~mxcsr_mask())
         return fault_gp(cpu, 0);
     load_x87(image, in);
     put32(image + IMAGE_MXCSR, get32(in + IMAGE_MXCSR));
@@ -346,10 +358,10 @@ static int env_xsave(struct cpu *cpu, const struct insn *insn)
     if (area_address(cpu, insn, 64, &off) || execute_probe_write(cpu, insn->mem.seg, off, size) ||
         cpu_read_seg(cpu, insn->mem.seg, (off + IMAGE_XSTATE_BV) & execute_size_mask(insn->addrsize), &header, 8))
         return CPU_FAULT;
-    image = explicit_image(cpu);
+    image = execute_explicit_image(cpu);
     copy(out, image, CPU_XSAVE_SIZE);
     forget_pointers(out);
-    put32(out + IMAGE_MXCSR_MASK, mxcsr_mask(image));
+    put32(out + IMAGE_MXCSR_MASK, mxcsr_mask());
     put64(out + IMAGE_XSTATE_BV, (header & ~wanted) | wanted);
     if ((wanted & XSTATE_X87) && (write_part(cpu, insn, off, out, 0, IMAGE_MXCSR) ||
                                   write_part(cpu, insn, off, out, IMAGE_ST, IMAGE_XMM - IMAGE_ST)))
@@ -367,7 +379,7 @@ static int env_xsave(struct cpu *cpu, const struct insn *insn)
 
 static void restore_components(struct cpu *cpu, const uint8_t *in, uint64_t wanted, uint64_t present)
 {
-    uint8_t *image = explicit_image(cpu);
+    uint8_t *image = execute_explicit_image(cpu);
     unsigned len = vector_bytes(cpu);
 
     if (wanted & present & XSTATE_X87)
@@ -400,7 +412,7 @@ static int env_xrstor(struct cpu *cpu, const struct insn *insn)
     if ((wanted & present & XSTATE_AVX) && read_part(cpu, insn, off, in, IMAGE_YMM, vector_bytes(cpu)))
         return CPU_FAULT;
     cpu_fpu_unload(cpu);
-    if ((wanted & (XSTATE_SSE | XSTATE_AVX)) && (get32(in + IMAGE_MXCSR) & ~mxcsr_mask(cpu->xsave)))
+    if ((wanted & (XSTATE_SSE | XSTATE_AVX)) && (get32(in + IMAGE_MXCSR) & ~mxcsr_mask()))
         return fault_gp(cpu, 0);
     restore_components(cpu, in, wanted, present);
     return done(cpu);

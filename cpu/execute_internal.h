@@ -11,6 +11,12 @@ int execute_string(struct cpu *cpu, const struct insn *insn);
 int execute_segment(struct cpu *cpu, const struct insn *insn);
 int execute_system(struct cpu *cpu, const struct insn *insn);
 int execute_fpu_env(struct cpu *cpu, const struct insn *insn);
+int execute_masked_move(struct cpu *cpu, const struct insn *insn);
+
+/* cpu->xsave, unloaded, with every component written out and marked as present. */
+uint8_t *execute_explicit_image(struct cpu *cpu);
+/* Turns the x87 registers of an image so that they keep their places under a new top of the stack, and sets FSW.TOP. */
+void execute_set_x87_top(uint8_t *image, unsigned top);
 
 static inline uint64_t execute_size_mask(unsigned size)
 {

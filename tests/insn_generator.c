@@ -219,6 +219,8 @@ static bool acceptable(const struct insn *insn, const struct generator_options *
                               1u << INSN_JCC | 1u << INSN_JMP | 1u << INSN_CALL | 1u << INSN_SEGMENT | 1u << INSN_FLAGS;
     uint32_t classes = options->classes ? options->classes & possible : possible;
 
+    if (options->state_only)
+        return (insn->cls == INSN_FPU_ENV || (insn->cls == INSN_GENERIC && insn->mem.masked)) && insn->mem.seg < SEG_FS;
     if (!(classes >> insn->cls & 1) || unsteady(insn))
         return false;
     if (insn->cls >= INSN_JCC && insn->cls <= INSN_CALL) {

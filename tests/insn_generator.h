@@ -36,6 +36,7 @@ struct generator_options {
     unsigned length;  /* instructions, before steering ones are added */
     uint32_t classes; /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
     bool no_branches;
+    bool state_only; /* nothing but masked moves and what saves and restores x87/SSE/AVX state */
 };
 
 uint64_t generator_random(uint64_t *state);

@@ -18,7 +18,7 @@
 /* The translator may not be there yet: the test is skipped then. */
 #pragma weak engine_bt
 
-enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE, FAILURES_SHOWN = 5 };
+enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE, FAILURES_SHOWN = 12 };
 
 struct pair {
     struct native32 *native;
