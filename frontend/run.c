@@ -390,6 +390,8 @@ static void close_all(struct run *r, bool patient)
         lost += backend_close(r->serial[i], patient ? PATIENCE_MS : PATIENCE_IMPATIENT_MS);
     if (lost && !r->said_end)
         complain("%zu bytes of serial output were lost: nobody read them", lost);
+    /* Only now: the supervisor may still be inside machine_end, and until here it has to hear signals. */
+    supervisor_stop();
     if (r->machine)
         machine_destroy(r->machine);
     options_free(&r->options);
@@ -441,7 +443,6 @@ int command_run(int argc, char **argv)
         patient = how != MACHINE_SIGNAL && how != MACHINE_TIMEOUT;
     }
     close_all(r, patient);
-    supervisor_stop();
     cleanup_run();
     if (status == 0 && r->output_error) /* the last words could not be written */
         status = r->output_error == EPIPE ? 128 + SIGPIPE : EXIT_HOST;
