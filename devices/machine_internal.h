@@ -25,7 +25,7 @@ struct vcpu {
      */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    _Atomic bool asleep;
+    _Atomic int asleep;
 };
 
 struct machine {

@@ -100,8 +100,9 @@ enum { WAKING_EVENTS = CPU_EVENT_KICK | CPU_EVENT_RESET };
 void vcpu_kick(void *opaque)
 {
     struct vcpu *v = opaque;
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!atomic_load(&v->asleep))
+    /* A read-modify-write, so that it is ordered against the sleeper's: the sleeper sees the event, or this sees it
+     * asleep. */
+    if (!atomic_fetch_or(&v->asleep, 0))
         return;
     pthread_mutex_lock(&v->mutex);
     pthread_cond_signal(&v->wake);
@@ -111,12 +112,11 @@ void vcpu_kick(void *opaque)
 static void sleep_halted(struct vcpu *v)
 {
     pthread_mutex_lock(&v->mutex);
-    atomic_store(&v->asleep, true);
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_exchange(&v->asleep, 1);
     while (!(atomic_load(&v->cpu->events) & WAKING_EVENTS) && !cpu_has_work(v->cpu) &&
            !atomic_load(&v->machine->ending))
         pthread_cond_wait(&v->wake, &v->mutex);
-    atomic_store(&v->asleep, false);
+    atomic_store(&v->asleep, 0);
     pthread_mutex_unlock(&v->mutex);
 }
 
