@@ -3,10 +3,33 @@
  * runs, SYSENTER and SYSEXIT carry a ring 3 program over and back. */
 #include "lib/guest.h"
 
-enum { MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
-       MSR_PAT = 0x277, MSR_EFER = 0xc0000080 };
-enum { FPU = 1 << 0, VME = 1 << 1, DE_ = 1 << 2, PSE = 1 << 3, TSC = 1 << 4, MSR = 1 << 5, PAE = 1 << 6, CX8 = 1 << 8,
-       SEP = 1 << 11, PGE = 1 << 13, CMOV = 1 << 15, PAT = 1 << 16, MMX = 1 << 23, FXSR = 1 << 24, SSE = 1 << 25, SSE2 = 1 << 26 };
+enum {
+    MSR_TSC = 0x10,
+    MSR_APIC_BASE = 0x1b,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_PAT = 0x277,
+    MSR_EFER = 0xc0000080
+};
+enum {
+    FPU = 1 << 0,
+    VME = 1 << 1,
+    DE_ = 1 << 2,
+    PSE = 1 << 3,
+    TSC = 1 << 4,
+    MSR = 1 << 5,
+    PAE = 1 << 6,
+    CX8 = 1 << 8,
+    SEP = 1 << 11,
+    PGE = 1 << 13,
+    CMOV = 1 << 15,
+    PAT = 1 << 16,
+    MMX = 1 << 23,
+    FXSR = 1 << 24,
+    SSE = 1 << 25,
+    SSE2 = 1 << 26
+};
 
 static void identity(void)
 {
@@ -34,16 +57,19 @@ static void identity(void)
     check((r[3] & needed) == needed, "the features of an i686 with SSE2", "missing %x", needed & ~r[3]);
 }
 
-static void set_cr4(void *arg) { __asm__ volatile("mov %0, %%cr4" ::"r"(arg)); }
+static void set_cr4(void *arg)
+{
+    __asm__ volatile("mov %0, %%cr4" ::"r"(arg));
+}
 
 static void control_bits(void)
 {
     static const struct {
         uint32_t feature, bit;
         const char *name;
-    } pairs[] = {{VME, CR4_VME, "VME"}, {VME, CR4_PVI, "PVI"}, {TSC, CR4_TSD, "TSD"}, {DE_, CR4_DE, "DE"},
-                 {PSE, CR4_PSE, "PSE"}, {PAE, CR4_PAE, "PAE"}, {PGE, CR4_PGE, "PGE"}, {FXSR, CR4_OSFXSR, "OSFXSR"},
-                 {SSE, CR4_OSXMMEXCPT, "OSXMMEXCPT"}};
+    } pairs[] = {{VME, CR4_VME, "VME"}, {VME, CR4_PVI, "PVI"},        {TSC, CR4_TSD, "TSD"},
+                 {DE_, CR4_DE, "DE"},   {PSE, CR4_PSE, "PSE"},        {PAE, CR4_PAE, "PAE"},
+                 {PGE, CR4_PGE, "PGE"}, {FXSR, CR4_OSFXSR, "OSFXSR"}, {SSE, CR4_OSXMMEXCPT, "OSXMMEXCPT"}};
     uint32_t r[4];
     cpuid(1, 0, r);
     for (unsigned i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
@@ -69,10 +95,14 @@ static void counter(void)
     check(up && read_tsc() > 0, "the time-stamp counter never goes back", " ");
     write_msr(MSR_TSC, 0x100000000ull);
     uint64_t t = read_tsc();
-    check(t >= 0x100000000ull && t < 0x300000000ull, "a write to the counter", "%x:%x", (uint32_t)(t >> 32), (uint32_t)t);
+    check(t >= 0x100000000ull && t < 0x300000000ull, "a write to the counter", "%x:%x", (uint32_t)(t >> 32),
+          (uint32_t)t);
 }
 
-static void write_bad_pat(void *arg) { write_msr(MSR_PAT, 0x0706050403020100ull); }
+static void write_bad_pat(void *arg)
+{
+    write_msr(MSR_PAT, 0x0706050403020100ull);
+}
 
 static void msrs(void)
 {
@@ -88,7 +118,8 @@ static void msrs(void)
     }
     if (r[3] & 1 << 9) {
         uint64_t base = read_msr(MSR_APIC_BASE);
-        check((base & 0xfffff900) == 0xfee00900, "the APIC is on, at fee00000, and this is the boot processor", "%x", (uint32_t)base);
+        check((base & 0xfffff900) == 0xfee00900, "the APIC is on, at fee00000, and this is the boot processor", "%x",
+              (uint32_t)base);
     }
 }
 
@@ -117,10 +148,12 @@ static void sysenter(void)
     frame.eflags = 2 | FLAG_IF;
     int got = frame_call(&frame);
     check(got == NO_TRAP, "sysenter and sysexit", "#%d at %x", got, trap.eip);
-    check((trap.eax & 0xffff) == SEL_CODE && (trap.ebx & 0xffff) == SEL_DATA, "CS and SS after sysenter", "%x %x", trap.eax, trap.ebx);
+    check((trap.eax & 0xffff) == SEL_CODE && (trap.ebx & 0xffff) == SEL_DATA, "CS and SS after sysenter", "%x %x",
+          trap.eax, trap.ebx);
     check(!(trap.esi & (FLAG_IF | FLAG_VM)), "sysenter clears IF", "%x", trap.esi);
     check_equal("ESP after sysenter", trap.edi, (uint32_t)entry_stack + sizeof entry_stack - 0);
-    check((trap.edx & 0xffff) == SEL_USER_CODE && (trap.ecx & 0xffff) == SEL_USER_DATA, "CS and SS after sysexit", "%x %x", trap.edx, trap.ecx);
+    check((trap.edx & 0xffff) == SEL_USER_CODE && (trap.ecx & 0xffff) == SEL_USER_DATA, "CS and SS after sysexit",
+          "%x %x", trap.edx, trap.ecx);
     write_msr(MSR_SYSENTER_CS, 0);
     got = frame_call(&frame);
     check(got == GP && trap.error == 0, "#GP with SYSENTER_CS 0", "#%d", got);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Debug registers: instruction and data breakpoints of every length, single step through everything that is special to it,
- * and what DR6 shows (SDM volume 3, chapter 17). */
+/* Debug registers: instruction and data breakpoints of every length, single step through everything that is special to
+ * it, and what DR6 shows (SDM volume 3, chapter 17). */
 #include "lib/guest.h"
 
 static volatile uint32_t words[8] __attribute__((aligned(16)));
@@ -34,10 +34,18 @@ static void arm(unsigned n, uint32_t address, unsigned kind, unsigned length)
     write_dr2(0xfffffff0);
     write_dr3(0xfffffff0);
     switch (n) {
-    case 0: write_dr0(address); break;
-    case 1: write_dr1(address); break;
-    case 2: write_dr2(address); break;
-    case 3: write_dr3(address); break;
+    case 0:
+        write_dr0(address);
+        break;
+    case 1:
+        write_dr1(address);
+        break;
+    case 2:
+        write_dr2(address);
+        break;
+    case 3:
+        write_dr3(address);
+        break;
     }
     write_dr6(0xffff0ff0);
     write_dr7(0x400 | 2u << n * 2 | (kind | (length - 1) << 2) << (16 + n * 4));
@@ -67,17 +75,21 @@ static void data_breakpoints(void)
                             uint32_t after;
 #define TOUCH(op) __asm__ volatile("movl $1f, %0\n" op "\n1: nop" : "=&r"(after) : "r"(p) : "eax", "memory")
                             if (write)
-                                size == 1 ? ({ TOUCH("movb %%al, (%1)"); }) : size == 2 ? ({ TOUCH("movw %%ax, (%1)"); })
-                                                                                        : ({ TOUCH("movl %%eax, (%1)"); });
+                                size == 1   ? ({ TOUCH("movb %%al, (%1)"); })
+                                : size == 2 ? ({ TOUCH("movw %%ax, (%1)"); })
+                                            : ({ TOUCH("movl %%eax, (%1)"); });
                             else
-                                size == 1 ? ({ TOUCH("movb (%1), %%al"); }) : size == 2 ? ({ TOUCH("movw (%1), %%ax"); })
-                                                                                        : ({ TOUCH("movl (%1), %%eax"); });
+                                size == 1   ? ({ TOUCH("movb (%1), %%al"); })
+                                : size == 2 ? ({ TOUCH("movw (%1), %%ax"); })
+                                            : ({ TOUCH("movl (%1), %%eax"); });
                             disarm();
                             bool right = hits == (expected ? 1 : 0);
                             if (expected && hits)
-                                right = right && hit_eip[0] == after && (hit_dr6[0] & 0xf) == 1u << n && !(hit_dr6[0] & 0x4000);
-                            tally(right, "data", "DR%u kind %u length %u: %s %u at %d: hits %u dr6 %x eip %x (%x)", n, kind,
-                                  length, write ? "write" : "read", size, at, hits, hit_dr6[0], hit_eip[0], after);
+                                right = right && hit_eip[0] == after && (hit_dr6[0] & 0xf) == 1u << n &&
+                                        !(hit_dr6[0] & 0x4000);
+                            tally(right, "data", "DR%u kind %u length %u: %s %u at %d: hits %u dr6 %x eip %x (%x)", n,
+                                  kind, length, write ? "write" : "read", size, at, hits, hit_dr6[0], hit_eip[0],
+                                  after);
                         }
     tally_end("data breakpoints");
 }
@@ -113,8 +125,8 @@ static void instruction_breakpoints(void)
         arm(n, at, EXECUTE, 1);
         __asm__ volatile("call *%0" ::"r"(at) : "memory");
         disarm();
-        check(hits == 1 && hit_eip[0] == at && (hit_dr6[0] & 0xf) == 1u << n, "instruction breakpoint", "DR%u hits %u eip %x dr6 %x",
-              n, hits, hit_eip[0], hit_dr6[0]);
+        check(hits == 1 && hit_eip[0] == at && (hit_dr6[0] & 0xf) == 1u << n, "instruction breakpoint",
+              "DR%u hits %u eip %x dr6 %x", n, hits, hit_eip[0], hit_dr6[0]);
     }
     check(!(hit_flags[0] & FLAG_RF), "an instruction breakpoint pushes RF clear", "%x", hit_flags[0]);
     /* In a loop, each time round: RF holds for one instruction only. */
@@ -133,29 +145,35 @@ static void single_steps(void)
 {
     hits = 0;
     write_dr6(0xffff0ff0);
-    __asm__ volatile("pushf; orl $0x100, (%%esp); popf; nop; nop; nop; pushf; andl $~0x100, (%%esp); popf; nop" ::: "memory", "cc");
+    __asm__ volatile("pushf; orl $0x100, (%%esp); popf; nop; nop; nop; pushf; andl $~0x100, (%%esp); popf; nop" ::
+                         : "memory", "cc");
     check_equal("steps from popf to popf", hits, 6);
     check(hit_dr6[0] & 0x4000, "DR6.BS", "%x", hit_dr6[0]);
     /* Each turn of a repeated string instruction is a step. */
     uint32_t edi = (uint32_t)words, ecx = 8;
     hits = 0;
     __asm__ volatile("pushf; orl $0x100, (%%esp); popf; rep stosl; pushf; andl $~0x100, (%%esp); popf; nop"
-                     : "+D"(edi), "+c"(ecx) : "a"(0) : "memory", "cc");
+                     : "+D"(edi), "+c"(ecx)
+                     : "a"(0)
+                     : "memory", "cc");
     check(hits == 8 + 3, "rep stosl, step by step", "hits %u", hits);
     /* mov to SS takes the next instruction along. */
     hits = 0;
-    __asm__ volatile("mov %%ss, %%ecx; pushf; orl $0x100, (%%esp); popf; mov %%ecx, %%ss; nop; pushf; andl $~0x100, (%%esp); popf; nop"
-                     ::: "ecx", "memory", "cc");
+    __asm__ volatile("mov %%ss, %%ecx; pushf; orl $0x100, (%%esp); popf; mov %%ecx, %%ss; nop; pushf; andl $~0x100, "
+                     "(%%esp); popf; nop" ::
+                         : "ecx", "memory", "cc");
     check(hits == 4, "mov ss holds the trap off for one instruction", "hits %u", hits);
     /* A taken jump and a call are one step each, EIP where they went. */
     hits = 0;
     uint32_t target;
-    __asm__ volatile("movl $2f, %0; pushf; orl $0x100, (%%esp); popf; jmp 2f; nop; 2: pushf; andl $~0x100, (%%esp); popf; nop"
-                     : "=&r"(target)::"memory", "cc");
+    __asm__ volatile(
+        "movl $2f, %0; pushf; orl $0x100, (%%esp); popf; jmp 2f; nop; 2: pushf; andl $~0x100, (%%esp); popf; nop"
+        : "=&r"(target)::"memory", "cc");
     check_equal("EIP after the step over a jump", hit_eip[0], target);
     /* An interrupt clears TF: the handler is not stepped, the step comes behind it. */
     hits = 0;
-    __asm__ volatile("pushf; orl $0x100, (%%esp); popf; int $0x42; nop; pushf; andl $~0x100, (%%esp); popf; nop" ::: "memory", "cc");
+    __asm__ volatile("pushf; orl $0x100, (%%esp); popf; int $0x42; nop; pushf; andl $~0x100, (%%esp); popf; nop" ::
+                         : "memory", "cc");
     check_equal("int n under TF: no step for the int itself, none in the handler", hits, 4);
 }
 

@@ -81,8 +81,9 @@ CODE(user_nop, "nop")
 CODE(iret_nt, "pushf; orl $0x4000, (%%esp); popf\n" AT_HERE "iret")
 CODE(fdiv_zero, "fninit; push $0x37b; fldcw (%%esp); pop %%eax; fld1; fldz; fdivrp; nop\n" AT_HERE "fwait")
 CODE(fdiv_zero_fninit, "fninit; push $0x37b; fldcw (%%esp); pop %%eax; fld1; fldz; fdivrp; fnstsw %%ax; fninit; fwait")
-CODE(divps_zero, "push $0x1d80; ldmxcsr (%%esp); pop %%eax; xorps %%xmm0, %%xmm0; mov $0x3f800000, %%eax; movd %%eax, %%xmm1; "
-                 "shufps $0, %%xmm1, %%xmm1\n" AT_HERE "divps %%xmm0, %%xmm1")
+CODE(divps_zero,
+     "push $0x1d80; ldmxcsr (%%esp); pop %%eax; xorps %%xmm0, %%xmm0; mov $0x3f800000, %%eax; movd %%eax, %%xmm1; "
+     "shufps $0, %%xmm1, %%xmm1\n" AT_HERE "divps %%xmm0, %%xmm1")
 CODE(mxcsr_reserved, "push $0x80000000\n" AT_HERE "ldmxcsr (%%esp)")
 CODE(movaps_unaligned, "lea -64(%%esp), %%eax; and $~15, %%eax\n" AT_HERE "movaps %%xmm0, 4(%%eax)")
 CODE(unaligned_dword, "movl trap_frame+1, %%eax")

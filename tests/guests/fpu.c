@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* x87 and SSE state: what an operating system's lazy switching relies on (#NM with CR0.TS, fnsave/frstor, fxsave/fxrstor),
- * control words, and that the state lives through interrupts, ring changes and emulated instructions. */
+/* x87 and SSE state: what an operating system's lazy switching relies on (#NM with CR0.TS, fnsave/frstor,
+ * fxsave/fxrstor), control words, and that the state lives through interrupts, ring changes and emulated instructions.
+ */
 #include "lib/guest.h"
 
 struct fx {
@@ -84,7 +85,14 @@ static void fill(uint32_t seed)
 #define FILL(n)                                                                                                        \
     v[0] = seed * 16 + n, v[1] = ~v[0], v[2] = v[0] * 3, v[3] = v[0] * 5;                                              \
     __asm__ volatile("movaps %0, %%xmm" #n ::"m"(v))
-    FILL(0); FILL(1); FILL(2); FILL(3); FILL(4); FILL(5); FILL(6); FILL(7);
+    FILL(0);
+    FILL(1);
+    FILL(2);
+    FILL(3);
+    FILL(4);
+    FILL(5);
+    FILL(6);
+    FILL(7);
 }
 
 static void same_state(const char *name, const struct fx *a)
@@ -92,11 +100,15 @@ static void same_state(const char *name, const struct fx *a)
     __asm__ volatile("fxsave %0" : "=m"(now));
     bool same = now.control == a->control && now.status == a->status && now.tags == a->tags && now.mxcsr == a->mxcsr &&
                 !memcmp(now.st, a->st, sizeof now.st) && !memcmp(now.xmm, a->xmm, 128);
-    check(same, name, "control %x/%x status %x/%x tags %x/%x mxcsr %x/%x st %d xmm %d", now.control, a->control, now.status,
-          a->status, now.tags, a->tags, now.mxcsr, a->mxcsr, !memcmp(now.st, a->st, sizeof now.st), !memcmp(now.xmm, a->xmm, 128));
+    check(same, name, "control %x/%x status %x/%x tags %x/%x mxcsr %x/%x st %d xmm %d", now.control, a->control,
+          now.status, a->status, now.tags, a->tags, now.mxcsr, a->mxcsr, !memcmp(now.st, a->st, sizeof now.st),
+          !memcmp(now.xmm, a->xmm, 128));
 }
 
-static void user_work(void *arg) { __asm__ volatile("nop"); }
+static void user_work(void *arg)
+{
+    __asm__ volatile("nop");
+}
 static volatile unsigned ticks;
 static bool on_tick(struct trap *frame)
 {
@@ -183,16 +195,21 @@ static void arithmetic(void)
     for (unsigned i = 0; i < 4; i++) {
         uint32_t three = 3;
         __asm__ volatile("fninit; fldcw %2; fildl %3; fidivl %4; fistl %0; fchs; fistpl %1"
-                         : "=m"(out[0]), "=m"(out[1]) : "m"(modes[i]), "m"(ten), "m"(three));
-        tally((int32_t)out[0] == want_up[i] && (int32_t)out[1] == want_down[i], "rounding", "%x: %d %d", modes[i], out[0], out[1]);
+                         : "=m"(out[0]), "=m"(out[1])
+                         : "m"(modes[i]), "m"(ten), "m"(three));
+        tally((int32_t)out[0] == want_up[i] && (int32_t)out[1] == want_down[i], "rounding", "%x: %d %d", modes[i],
+              out[0], out[1]);
     }
     /* 80-bit precision: (1 + 2^-60) - 1 is not 0 with 64 bits of mantissa, and is with 53. */
     uint16_t double_precision = 0x27f;
     static const uint64_t tiny = 0x3c30000000000000; /* 2^-60 */
     uint64_t left, right;
-    __asm__ volatile("fninit; fldl %2; fld1; faddp; fld1; fsubrp; fstpl %0; fldcw %3; fldl %2; fld1; faddp; fld1; fsubrp; fstpl %1"
-                     : "=m"(left), "=m"(right) : "m"(tiny), "m"(double_precision));
-    tally((left & 0x7fffffffffffffff) == tiny && (right & 0x7fffffffffffffff) == 0, "precision", "%x %x", (uint32_t)(left >> 32), (uint32_t)(right >> 32));
+    __asm__ volatile(
+        "fninit; fldl %2; fld1; faddp; fld1; fsubrp; fstpl %0; fldcw %3; fldl %2; fld1; faddp; fld1; fsubrp; fstpl %1"
+        : "=m"(left), "=m"(right)
+        : "m"(tiny), "m"(double_precision));
+    tally((left & 0x7fffffffffffffff) == tiny && (right & 0x7fffffffffffffff) == 0, "precision", "%x %x",
+          (uint32_t)(left >> 32), (uint32_t)(right >> 32));
     /* 2^60 + ... through fild/fbstp: packed decimal. */
     static uint8_t packed[10];
     uint64_t number = 123456789012345678ull;
@@ -210,13 +227,17 @@ static void arithmetic(void)
     __asm__ volatile("fninit; fldz; fld1; fdivp %%st, %%st(1); fnstsw %%ax; movzwl %%ax, %0" : "=r"(out[0])::"eax");
     tally((out[0] & 0x3f) == 0 || (out[0] & 0x3f) == 4, "division status", "%x", out[0]);
     /* Stack overflow: C1 and IE. */
-    __asm__ volatile("fninit; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fnstsw %%ax; movzwl %%ax, %0" : "=r"(out[0])::"eax");
+    __asm__ volatile("fninit; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fld1; fnstsw %%ax; movzwl %%ax, %0"
+                     : "=r"(out[0])::"eax");
     tally((out[0] & 0x241) == 0x241, "stack overflow", "%x", out[0]);
     __asm__ volatile("fninit");
     /* SSE, with the flags of MXCSR. */
     uint32_t clean = 0x1f80, mxcsr;
-    __asm__ volatile("ldmxcsr %1; mov $1, %%eax; cvtsi2ss %%eax, %%xmm0; mov $3, %%eax; cvtsi2ss %%eax, %%xmm1; divss %%xmm1, %%xmm0; stmxcsr %0"
-                     : "=m"(mxcsr) : "m"(clean) : "eax");
+    __asm__ volatile("ldmxcsr %1; mov $1, %%eax; cvtsi2ss %%eax, %%xmm0; mov $3, %%eax; cvtsi2ss %%eax, %%xmm1; divss "
+                     "%%xmm1, %%xmm0; stmxcsr %0"
+                     : "=m"(mxcsr)
+                     : "m"(clean)
+                     : "eax");
     tally(mxcsr == 0x1fa0, "inexact in MXCSR", "%x", mxcsr);
     __asm__ volatile("ldmxcsr %0" ::"m"(clean));
     tally_end("arithmetic");

@@ -15,8 +15,8 @@ static uint32_t seen[40];
 /* The gate's target: copies its stack to seen[], notes CS, and returns with the parameters removed. */
 #define TARGET_CODE(name, parameters)                                                                                  \
     BARE(name, "pushal; mov %cs, %eax; mov %eax, seen+144; mov %ss, %eax; mov %eax, seen+148\n"                        \
-               "lea 32(%esp), %esi; mov $seen, %edi; mov $36, %ecx; push %ds; push %es; mov $0x20|3, %eax\n"            \
-               "1: mov %ss:(%esi), %eax; mov %eax, (%edi); add $4, %esi; add $4, %edi; loop 1b\n"                       \
+               "lea 32(%esp), %esi; mov $seen, %edi; mov $36, %ecx; push %ds; push %es; mov $0x20|3, %eax\n"           \
+               "1: mov %ss:(%esi), %eax; mov %eax, (%edi); add $4, %esi; add $4, %edi; loop 1b\n"                      \
                "pop %es; pop %ds; popal; lret $4*" #parameters)
 TARGET_CODE(target0, 0);
 TARGET_CODE(target1, 1);
@@ -38,7 +38,8 @@ BARE(return_same, "push $0x18|3; push $return_done; lret; return_done: int $0x80
 BARE(iret_inner, "push $2; push $0x08; push $direct_target; iret");
 BARE(show_segments, "mov %ds, %eax; mov %es, %ecx; mov %fs, %edx; mov %gs, %ebx; int $0x80");
 BARE(int_80, "int $0x80");
-BARE(set_flags_iret, "pushf; orl $0x3200, (%esp); push %cs; push $flags_done; iret; flags_done: pushf; pop %eax; int $0x80");
+BARE(set_flags_iret,
+     "pushf; orl $0x3200, (%esp); push %cs; push $flags_done; iret; flags_done: pushf; pop %eax; int $0x80");
 BARE(set_flags_popf, "pushf; orl $0x3300-0x100, (%esp); popf; pushf; pop %eax; int $0x80");
 extern char call_gate_back[];
 
@@ -84,8 +85,8 @@ static void parameters(void)
             right = right && seen[36] == (code & ~3u) + ring && (seen[37] & 0xffff) == (ring ? RING1_DATA : SEL_DATA);
             /* The return removed the parameters from the outer stack too. */
             right = right && trap.esp == esp + 4 * n;
-            tally(right, "call gate", "to ring %u with %u parameters: got #%d error %x eip %x esp %x (was %x) ss %x", ring, n,
-                  got, trap.error, seen[0], seen[2 + n], esp, seen[3 + n]);
+            tally(right, "call gate", "to ring %u with %u parameters: got #%d error %x eip %x esp %x (was %x) ss %x",
+                  ring, n, got, trap.error, seen[0], seen[2 + n], esp, seen[3 + n]);
         }
     tally_end("call gates with parameters");
 }

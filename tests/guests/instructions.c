@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Instructions that a translator has to take apart: stack frames, flags, far pointers, bit strings, BCD, locked accesses
- * across pages, unaligned data, 16-bit forms. Values are the manual's. */
+/* Instructions that a translator has to take apart: stack frames, flags, far pointers, bit strings, BCD, locked
+ * accesses across pages, unaligned data, 16-bit forms. Values are the manual's. */
 #include "lib/guest.h"
 
 enum { WINDOW = 0x40000000 };
@@ -35,7 +35,8 @@ static void flag_images(void)
     check_equal("popf of 16 bits keeps the upper half", f, 0x40002);
     __asm__ volatile("mov $0xff00, %%eax; sahf; pushf; pop %0" : "=r"(f)::"eax", "cc");
     check_equal("sahf", f & 0xff, 0xd7);
-    __asm__ volatile("push $0xed5; popf; mov $0, %%eax; lahf; mov %%eax, %0; push $2; popf" : "=r"(f)::"eax", "memory", "cc");
+    __asm__ volatile("push $0xed5; popf; mov $0, %%eax; lahf; mov %%eax, %0; push $2; popf"
+                     : "=r"(f)::"eax", "memory", "cc");
     check_equal("lahf", f, 0xd700);
     __asm__ volatile("stc; cmc; setc %b0; movzbl %b0, %0" : "=q"(f)::"cc");
     check_equal("cmc", f, 0);
@@ -43,9 +44,11 @@ static void flag_images(void)
     __asm__ volatile("stc; mov $-1, %0; inc %0; adc $0, %0" : "=&r"(f)::"cc");
     check_equal("inc keeps CF", f, 1);
     /* A shift by 0 (also by 32) keeps all flags. */
-    __asm__ volatile("mov $32, %%ecx; mov $5, %%eax; push $0x8d5; popf; shl %%cl, %%eax; pushf; pop %0" : "=r"(f)::"eax", "ecx", "memory", "cc");
+    __asm__ volatile("mov $32, %%ecx; mov $5, %%eax; push $0x8d5; popf; shl %%cl, %%eax; pushf; pop %0"
+                     : "=r"(f)::"eax", "ecx", "memory", "cc");
     check_equal("a shift by 32 keeps the flags", f & 0x8d5, 0x8d5);
-    __asm__ volatile("mov $9, %%ecx; mov $0x55, %%eax; stc; rclb %%cl, %%al; setc %%ah; mov %%eax, %0" : "=r"(f)::"eax", "ecx", "cc");
+    __asm__ volatile("mov $9, %%ecx; mov $0x55, %%eax; stc; rclb %%cl, %%al; setc %%ah; mov %%eax, %0"
+                     : "=r"(f)::"eax", "ecx", "cc");
     check_equal("rcl of a byte by 9 is the identity", f & 0xffff, 0x155);
 }
 
@@ -57,27 +60,32 @@ static void frames(void)
     uint32_t esp, ebp, top = (uint32_t)&stack[40];
 #define ON_STACK(body)                                                                                                 \
     __asm__ volatile("push %%ebp; mov %%esp, %%edi; mov %2, %%esp; lea 32(%2), %%ebp\n" body                           \
-                     "\nmov %%esp, %%ecx; mov %%ebp, %%edx; mov %%edi, %%esp; pop %%ebp; mov %%ecx, %0; mov %%edx, %1"   \
-                     : "=m"(esp), "=m"(ebp) : "S"(top) : "eax", "ecx", "edx", "edi", "memory")
+                     "\nmov %%esp, %%ecx; mov %%ebp, %%edx; mov %%edi, %%esp; pop %%ebp; mov %%ecx, %0; mov %%edx, %1" \
+                     : "=m"(esp), "=m"(ebp)                                                                            \
+                     : "S"(top)                                                                                        \
+                     : "eax", "ecx", "edx", "edi", "memory")
     for (unsigned i = 0; i < 64; i++)
         stack[i] = 0x100 + i;
     ON_STACK("enter $16, $0");
-    check(esp == top - 20 && ebp == top - 4 && stack[39] == top + 32, "enter level 0", "esp %x ebp %x saved %x", esp - top, ebp - top, stack[39]);
+    check(esp == top - 20 && ebp == top - 4 && stack[39] == top + 32, "enter level 0", "esp %x ebp %x saved %x",
+          esp - top, ebp - top, stack[39]);
     for (unsigned i = 0; i < 64; i++)
         stack[i] = 0x100 + i;
     ON_STACK("enter $8, $3");
     /* pushes EBP, the two outer frame pointers found below the old EBP, and the new frame pointer. */
-    check(stack[39] == top + 32 && stack[38] == 0x100 + 47 && stack[37] == 0x100 + 46 && stack[36] == top - 4 && ebp == top - 4 &&
-              esp == top - 16 - 8,
-          "enter level 3", "%x %x %x %x esp %x ebp %x", stack[39], stack[38], stack[37], stack[36], esp - top, ebp - top);
+    check(stack[39] == top + 32 && stack[38] == 0x100 + 47 && stack[37] == 0x100 + 46 && stack[36] == top - 4 &&
+              ebp == top - 4 && esp == top - 16 - 8,
+          "enter level 3", "%x %x %x %x esp %x ebp %x", stack[39], stack[38], stack[37], stack[36], esp - top,
+          ebp - top);
     ON_STACK("enter $8, $33");
     check(stack[38] == top - 4 && esp == top - 16, "enter level 33 is level 1", "%x esp %x", stack[38], esp - top);
     ON_STACK("enter $24, $0; pushl $7; leave");
     check(esp == top && ebp == top + 32, "leave", "esp %x ebp %x", esp - top, ebp - top);
-    ON_STACK("mov $1, %%eax; mov $2, %%ecx; mov $3, %%edx; pushal; movl $0x99, 12(%%esp); xor %%eax, %%eax; popal; push %%eax; pop %%eax");
+    ON_STACK("mov $1, %%eax; mov $2, %%ecx; mov $3, %%edx; pushal; movl $0x99, 12(%%esp); xor %%eax, %%eax; popal; "
+             "push %%eax; pop %%eax");
     check_equal("popa skips the saved ESP", esp, top);
-    check(stack[39] == 1 && stack[38] == 2 && stack[37] == 3 && stack[34] == top + 32, "order of pusha", "%x %x %x %x", stack[39], stack[38],
-          stack[37], stack[34]);
+    check(stack[39] == 1 && stack[38] == 2 && stack[37] == 3 && stack[34] == top + 32, "order of pusha", "%x %x %x %x",
+          stack[39], stack[38], stack[37], stack[34]);
     ON_STACK("push %%esp");
     check_equal("push %esp stores the old value", stack[39], top);
     ON_STACK("pushl $0x77; pop %%esp; mov %%esp, %%ebp; mov %%edi, %%esp");
@@ -163,7 +171,9 @@ static void decimal(void)
     unsigned a, f;
 #define BCD(insn, ax, flags_in)                                                                                        \
     __asm__ volatile("push %3; popf; " insn "; pushf; pop %1; push $2; popf"                                           \
-                     : "=a"(a), "=r"(f) : "0"(ax), "r"(flags_in | 2) : "memory", "cc")
+                     : "=a"(a), "=r"(f)                                                                                \
+                     : "0"(ax), "r"(flags_in | 2)                                                                      \
+                     : "memory", "cc")
     BCD("daa", 0x9a, 0);
     tally((a & 0xff) == 0x00 && (f & 0x11) == 0x11, "daa", "%x %x", a, f);
     BCD("daa", 0x79, 0x10);
@@ -216,10 +226,14 @@ static void locked(void)
         at[0] = 1;
         at[1] = 2;
         int got = trap_call(do_cmpxchg8b, at);
-        tally(got == NO_TRAP && at[0] == 3 && at[1] == 4, "cmpxchg8b equal", "at %x: #%d %x %x", offset, got, at[0], at[1]);
+        tally(got == NO_TRAP && at[0] == 3 && at[1] == 4, "cmpxchg8b equal", "at %x: #%d %x %x", offset, got, at[0],
+              at[1]);
         uint32_t a = 9, d = 9;
         bool z;
-        __asm__ volatile("lock cmpxchg8b (%3); setz %2" : "+a"(a), "+d"(d), "=q"(z) : "S"(at), "b"(7), "c"(8) : "memory", "cc");
+        __asm__ volatile("lock cmpxchg8b (%3); setz %2"
+                         : "+a"(a), "+d"(d), "=q"(z)
+                         : "S"(at), "b"(7), "c"(8)
+                         : "memory", "cc");
         tally(!z && a == 3 && d == 4 && at[0] == 3, "cmpxchg8b different", "at %x: %x %x", offset, a, d);
         do_xadd(at);
         tally(at[0] == 4, "xadd", "at %x: %x", offset, at[0]);
@@ -271,7 +285,10 @@ static void unaligned(void)
         __asm__ volatile("push (%0); pop 8(%0)" ::"r"(at) : "memory");
         tally(!memcmp(at, at + 8, 4), "push pop", "at %x", offset);
         static uint32_t esp;
-        __asm__ volatile("mov %%esp, %0; lea 4(%1), %%esp; push $0x31323334; mov %0, %%esp" : "+m"(esp) : "r"(at) : "memory");
+        __asm__ volatile("mov %%esp, %0; lea 4(%1), %%esp; push $0x31323334; mov %0, %%esp"
+                         : "+m"(esp)
+                         : "r"(at)
+                         : "memory");
         tally(at[0] == 0x34 && at[3] == 0x31, "push over the edge", "at %x", offset);
         uint32_t pair[2];
         __asm__ volatile("fildll (%0); fistpll %1" ::"r"(at), "m"(pair) : "memory");
@@ -303,28 +320,45 @@ static void multiplications(void)
 static void conditions(void)
 {
     for (unsigned n = 0; n < 32; n++) {
-        uint32_t f = 2 | (n & 1) | (n & 2 ? FLAG_PF : 0) | (n & 4 ? FLAG_ZF : 0) | (n & 8 ? FLAG_SF : 0) | (n & 16 ? FLAG_OF : 0);
+        uint32_t f = 2 | (n & 1) | (n & 2 ? FLAG_PF : 0) | (n & 4 ? FLAG_ZF : 0) | (n & 8 ? FLAG_SF : 0) |
+                     (n & 16 ? FLAG_OF : 0);
         bool c = n & 1, p = n & 2, z = n & 4, s = n & 8, o = n & 16;
-        bool want[16] = {o, !o, c, !c, z, !z, c || z, !(c || z), s, !s, p, !p, s != o, s == o, z || s != o, !z && s == o};
+        bool want[16] = {o, !o, c, !c, z,      !z,     c || z,      !(c || z),
+                         s, !s, p, !p, s != o, s == o, z || s != o, !z && s == o};
         uint32_t jumps = 0, sets = 0, moves = 0;
 #define CONDITION(cc, i)                                                                                               \
     ({                                                                                                                 \
         uint32_t j, m = 0;                                                                                             \
         uint8_t t;                                                                                                     \
         __asm__ volatile("push %4; popf; set" cc " %1; cmov" cc " %3, %2; mov $1, %0; j" cc " 1f; mov $0, %0; 1:"      \
-                         : "=&r"(j), "=&q"(t), "+&r"(m) : "r"(1), "r"(f) : "memory", "cc");                            \
+                         : "=&r"(j), "=&q"(t), "+&r"(m)                                                                \
+                         : "r"(1), "r"(f)                                                                              \
+                         : "memory", "cc");                                                                            \
         jumps |= j << i;                                                                                               \
         sets |= (uint32_t)t << i;                                                                                      \
         moves |= m << i;                                                                                               \
     })
-        CONDITION("o", 0); CONDITION("no", 1); CONDITION("b", 2); CONDITION("ae", 3); CONDITION("e", 4); CONDITION("ne", 5);
-        CONDITION("be", 6); CONDITION("a", 7); CONDITION("s", 8); CONDITION("ns", 9); CONDITION("p", 10); CONDITION("np", 11);
-        CONDITION("l", 12); CONDITION("ge", 13); CONDITION("le", 14); CONDITION("g", 15);
+        CONDITION("o", 0);
+        CONDITION("no", 1);
+        CONDITION("b", 2);
+        CONDITION("ae", 3);
+        CONDITION("e", 4);
+        CONDITION("ne", 5);
+        CONDITION("be", 6);
+        CONDITION("a", 7);
+        CONDITION("s", 8);
+        CONDITION("ns", 9);
+        CONDITION("p", 10);
+        CONDITION("np", 11);
+        CONDITION("l", 12);
+        CONDITION("ge", 13);
+        CONDITION("le", 14);
+        CONDITION("g", 15);
         uint32_t all = 0;
         for (unsigned i = 0; i < 16; i++)
             all |= (uint32_t)want[i] << i;
-        tally(jumps == all && sets == all && moves == all, "conditions", "flags %x: j %x set %x cmov %x, expected %x", f, jumps,
-              sets, moves, all);
+        tally(jumps == all && sets == all && moves == all, "conditions", "flags %x: j %x set %x cmov %x, expected %x",
+              f, jumps, sets, moves, all);
     }
     uint32_t rounds = 0;
     __asm__ volatile("mov $5, %%ecx; 1: inc %0; cmp $3, %0; loopne 1b" : "+r"(rounds)::"ecx", "cc");
@@ -340,10 +374,15 @@ static unsigned ackermann(unsigned m, unsigned n)
 {
     return m == 0 ? n + 1 : n == 0 ? ackermann(m - 1, 1) : ackermann(m - 1, ackermann(m, n - 1));
 }
-#define F(n) static unsigned __attribute__((noinline)) f##n(unsigned v) { return v * 3 + n; }
-F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
+#define F(n)                                                                                                           \
+    static unsigned __attribute__((noinline)) f##n(unsigned v)                                                         \
+    {                                                                                                                  \
+        return v * 3 + n;                                                                                              \
+    }
+F(0)
+F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
-static void branches(void)
+    static void branches(void)
 {
     unsigned (*volatile const functions[])(unsigned) = {f0, f1, f2, f3, f4, f5, f6, f7};
     check_equal("recursion", ackermann(2, 300), 603);

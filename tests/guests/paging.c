@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Two-level paging, every permutation of: PDE and PTE present, writable, user; access read, write or execute from ring 0
- * or 3; CR0.WP; 4 KiB and 4 MiB pages. Checked for each: fault or not, CR2, error code, what was read or written, and
+/* Two-level paging, every permutation of: PDE and PTE present, writable, user; access read, write or execute from ring
+ * 0 or 3; CR0.WP; 4 KiB and 4 MiB pages. Checked for each: fault or not, CR2, error code, what was read or written, and
  * the accessed and dirty bits (SDM volume 3, 4.3, 4.6, 4.7, 4.8). Then TLB rules that the architecture guarantees. */
 #include "lib/guest.h"
 
@@ -243,9 +243,10 @@ static void crossing(void)
                     if (!(first && second))
                         right = right && ((uint8_t *)page)[4095] == 0x55 && *(uint8_t *)next == 0;
                     else if (access)
-                        right = right && ((uint8_t *)page)[4096 - n] == 0x0d && *(uint8_t *)next == (0x600df00d >> 8 * n & 0xff);
-                    tally(right, "crossing", "%s first %u second %u at -%u: got #%d error %x cr2 %x", access_names[access],
-                          first, second, n, got, trap.error, trap_cr2);
+                        right = right && ((uint8_t *)page)[4096 - n] == 0x0d &&
+                                *(uint8_t *)next == (0x600df00d >> 8 * n & 0xff);
+                    tally(right, "crossing", "%s first %u second %u at -%u: got #%d error %x cr2 %x",
+                          access_names[access], first, second, n, got, trap.error, trap_cr2);
                 }
     tally_end("accesses across a page edge");
     trap_expected_eip = 0;
@@ -283,11 +284,12 @@ static void crossing(void)
     tally_end("instructions across a page edge");
 }
 
-/* A fault while a fault is pushed: the stack page is absent, so a double fault, which needs a task gate to survive; here
- * only that the ring 3 stack may be absent without harm. */
+/* A fault while a fault is pushed: the stack page is absent, so a double fault, which needs a task gate to survive;
+ * here only that the ring 3 stack may be absent without harm. */
 static void touch_stack(void *arg)
 {
-    __asm__ volatile("mov %%esp, %%ecx; mov %0, %%esp\n" AT_HERE "push %%eax; mov %%ecx, %%esp" ::"r"(arg) : "ecx", "memory");
+    __asm__ volatile("mov %%esp, %%ecx; mov %0, %%esp\n" AT_HERE "push %%eax; mov %%ecx, %%esp" ::"r"(arg)
+                     : "ecx", "memory");
 }
 
 static void stacks(void)

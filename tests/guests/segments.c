@@ -4,8 +4,17 @@
  * limits nor the rights of data segments when they are used; Bochs does. */
 #include "lib/guest.h"
 
-enum { TEST = SEL_SPARE, RING1_CODE = 0x50 | 1, RING1_DATA = 0x58 | 1, RING2_CODE = 0x60 | 2, RING2_DATA = 0x68 | 2,
-       TEST2 = 0x70, LDT = 0x78, SEL_CODE16 = 0x80, SEL_DATA16 = 0x88 };
+enum {
+    TEST = SEL_SPARE,
+    RING1_CODE = 0x50 | 1,
+    RING1_DATA = 0x58 | 1,
+    RING2_CODE = 0x60 | 2,
+    RING2_DATA = 0x68 | 2,
+    TEST2 = 0x70,
+    LDT = 0x78,
+    SEL_CODE16 = 0x80,
+    SEL_DATA16 = 0x88
+};
 extern char user_return[], user_stack_top[];
 
 static const unsigned code_of[] = {SEL_CODE, RING1_CODE, RING2_CODE, SEL_USER_CODE};
@@ -56,8 +65,14 @@ static void load_ss_far(void *arg)
                      : "ecx", "edx", "memory");
 }
 
-static bool is_code(unsigned type) { return type & 8; }
-static bool is_conforming(unsigned type) { return (type & 12) == 12; }
+static bool is_code(unsigned type)
+{
+    return type & 8;
+}
+static bool is_conforming(unsigned type)
+{
+    return (type & 12) == 12;
+}
 
 static int data_expected(unsigned access, unsigned dpl, unsigned rpl, unsigned cpl)
 {
@@ -83,7 +98,7 @@ static void loads(void)
         void (*fn)(void *);
         const char *name;
         bool stack;
-    } ways[] = {{load_ds, "mov ds", false}, {load_ss, "mov ss", true},     {load_fs_pop, "pop fs", false},
+    } ways[] = {{load_ds, "mov ds", false},  {load_ss, "mov ss", true},   {load_fs_pop, "pop fs", false},
                 {load_gs_far, "lgs", false}, {load_es_far, "les", false}, {load_ss_far, "lss", true}};
     for (unsigned way = 0; way < sizeof ways / sizeof ways[0]; way++) {
         for (unsigned low = 0; low < 64; low++)
@@ -97,7 +112,8 @@ static void loads(void)
                 bool down = s && !is_code(type) && (type & 4);
                 gdt_set(TEST, descriptor(0, down ? 0 : 0xfffff, access, SEG_G | SEG_D));
                 int got = ring_call(cpl, ways[way].fn, (void *)(TEST | rpl));
-                int want = ways[way].stack ? stack_expected(access, dpl, rpl, cpl) : data_expected(access, dpl, rpl, cpl);
+                int want =
+                    ways[way].stack ? stack_expected(access, dpl, rpl, cpl) : data_expected(access, dpl, rpl, cpl);
                 bool right = trap_is(got, want, TEST);
                 /* A load sets the accessed bit, a refused one does not. */
                 unsigned now = gdt[TEST >> 3] >> 40 & 0xff;
@@ -151,14 +167,30 @@ static void refer(void *arg)
     uint32_t o = r.offset;
 #define REFER(seg)                                                                                                     \
     switch (r.size * 2 + r.write) {                                                                                    \
-    case 2: __asm__ volatile(AT_HERE "movb %%" seg ":(%0), %%cl" ::"r"(o) : "ecx"); break;                             \
-    case 3: __asm__ volatile(AT_HERE "movb %%cl, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory"); break;                   \
-    case 4: __asm__ volatile(AT_HERE "movw %%" seg ":(%0), %%cx" ::"r"(o) : "ecx"); break;                             \
-    case 5: __asm__ volatile(AT_HERE "movw %%cx, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory"); break;                   \
-    case 8: __asm__ volatile(AT_HERE "movl %%" seg ":(%0), %%ecx" ::"r"(o) : "ecx"); break;                            \
-    case 9: __asm__ volatile(AT_HERE "movl %%ecx, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory"); break;                  \
-    case 16: __asm__ volatile(AT_HERE "bound %%ecx, %%" seg ":(%0)" ::"r"(o), "c"(0)); break;                          \
-    case 17: __asm__ volatile(AT_HERE "lock cmpxchg8b %%" seg ":(%0)" ::"r"(o), "a"(1), "d"(1), "b"(0), "c"(0)); break; \
+    case 2:                                                                                                            \
+        __asm__ volatile(AT_HERE "movb %%" seg ":(%0), %%cl" ::"r"(o) : "ecx");                                        \
+        break;                                                                                                         \
+    case 3:                                                                                                            \
+        __asm__ volatile(AT_HERE "movb %%cl, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory");                              \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        __asm__ volatile(AT_HERE "movw %%" seg ":(%0), %%cx" ::"r"(o) : "ecx");                                        \
+        break;                                                                                                         \
+    case 5:                                                                                                            \
+        __asm__ volatile(AT_HERE "movw %%cx, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory");                              \
+        break;                                                                                                         \
+    case 8:                                                                                                            \
+        __asm__ volatile(AT_HERE "movl %%" seg ":(%0), %%ecx" ::"r"(o) : "ecx");                                       \
+        break;                                                                                                         \
+    case 9:                                                                                                            \
+        __asm__ volatile(AT_HERE "movl %%ecx, %%" seg ":(%0)" ::"r"(o) : "ecx", "memory");                             \
+        break;                                                                                                         \
+    case 16:                                                                                                           \
+        __asm__ volatile(AT_HERE "bound %%ecx, %%" seg ":(%0)" ::"r"(o), "c"(0));                                      \
+        break;                                                                                                         \
+    case 17:                                                                                                           \
+        __asm__ volatile(AT_HERE "lock cmpxchg8b %%" seg ":(%0)" ::"r"(o), "a"(1), "d"(1), "b"(0), "c"(0));            \
+        break;                                                                                                         \
     }
     if (r.stack) {
         __asm__ volatile("mov %%ss, %%edx; mov %w0, %%ss; mov %%edx, %%ss" ::"a"(TEST | 3) : "edx");
@@ -217,8 +249,8 @@ static void limits_of(uint32_t field, unsigned access, unsigned flags, const cha
                     int want = fits ? NO_TRAP : GP;
                     tally(trap_is(got, want, 0), name, "%s %u at %x, limit %x: got #%d error %x, expected #%d",
                           write ? "write" : "read", sizes[size], offset, limit, got, trap.error, want);
-                    void (*const bare[])(void) = {stack_read1, stack_write1, stack_read2,
-                                                  stack_write2, stack_read4, stack_write4};
+                    void (*const bare[])(void) = {stack_read1,  stack_write1, stack_read2,
+                                                  stack_write2, stack_read4,  stack_write4};
                     if (sizes[size] == 8)
                         continue;
                     struct trap frame;
@@ -244,10 +276,10 @@ static void stack_limits(void)
         uint32_t esp, ebp;
         int want;
     } cases[] = {
-        {stack_push, "push inside", 0x100, 0, NO_TRAP},  {stack_push, "push at the limit", 0x103, 0, SS},
-        {stack_push, "push wraps below 0", 2, 0, SS},    {stack_pop, "pop inside", 0xfc, 0, NO_TRAP},
-        {stack_pop, "pop over the limit", 0xfd, 0, SS},  {stack_ebp, "ebp inside", 0, 0xfc, NO_TRAP},
-        {stack_ebp, "ebp over the limit", 0, 0xfd, SS},  {stack_pusha, "pusha inside", 0x20, 0, NO_TRAP},
+        {stack_push, "push inside", 0x100, 0, NO_TRAP},   {stack_push, "push at the limit", 0x103, 0, SS},
+        {stack_push, "push wraps below 0", 2, 0, SS},     {stack_pop, "pop inside", 0xfc, 0, NO_TRAP},
+        {stack_pop, "pop over the limit", 0xfd, 0, SS},   {stack_ebp, "ebp inside", 0, 0xfc, NO_TRAP},
+        {stack_ebp, "ebp over the limit", 0, 0xfd, SS},   {stack_pusha, "pusha inside", 0x20, 0, NO_TRAP},
         {stack_pusha, "pusha half outside", 0x10, 0, SS}, {stack_call, "call without room", 0, 0, SS},
     };
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -260,8 +292,8 @@ static void stack_limits(void)
         int got = frame_call(&frame);
         check_trap(cases[i].name, got, cases[i].want, 0);
         if (cases[i].want == SS)
-            tally(trap.esp == cases[i].esp && trap.eip == (uint32_t)cases[i].fn, cases[i].name, "esp %x eip %x", trap.esp,
-                  trap.eip);
+            tally(trap.esp == cases[i].esp && trap.eip == (uint32_t)cases[i].fn, cases[i].name, "esp %x eip %x",
+                  trap.esp, trap.eip);
     }
     tally_end("ESP and EIP after a stack fault");
 }
@@ -284,7 +316,8 @@ static void rights(void)
         if (is_code(type) && !(type & 2))
             continue; /* cannot be loaded */
         bool down = !is_code(type) && (type & 4);
-        gdt_set(TEST, descriptor(down ? base - 0x1000 : base, down ? 0 : 0xffff, SEG_P | SEG_S | SEG_DPL(3) | type, down ? SEG_G | SEG_D : SEG_D));
+        gdt_set(TEST, descriptor(down ? base - 0x1000 : base, down ? 0 : 0xffff, SEG_P | SEG_S | SEG_DPL(3) | type,
+                                 down ? SEG_G | SEG_D : SEG_D));
         if (down)
             continue; /* offset 0 is outside; limits_of has these */
         check_trap("read", user_call(read_through_fs, (void *)(TEST | 3)), NO_TRAP, 0);
@@ -333,7 +366,7 @@ static void code_limits(void)
 __asm__(".code16\n.globl code16, code16_end\ncode16:\n"
         "mov %sp, %cx\n"
         "xor %sp, %sp\n"
-        "push %ax\n"                /* wraps to fffe */
+        "push %ax\n" /* wraps to fffe */
         "mov %sp, %dx\n"
         "pop %bx\n"
         "mov %cx, %sp\n"
@@ -411,11 +444,12 @@ static void looking(void)
             bool lsl_ok = visible && (s || lsl_system >> type & 1);
             bool verr = visible && s && (!is_code(type) || (type & 2));
             bool verw = visible && s && !is_code(type) && (type & 2);
-            bool right = got == NO_TRAP && l.lar_ok == lar_ok && l.lsl_ok == lsl_ok && l.verr == verr && l.verw == verw &&
+            bool right = got == NO_TRAP && l.lar_ok == lar_ok && l.lsl_ok == lsl_ok && l.verr == verr &&
+                         l.verw == verw &&
                          (l.lar & 0xf0ff00) == (lar_ok ? (uint32_t)(gdt[TEST >> 3] >> 32) & 0xf0ff00 : 0) &&
                          l.lsl == (lsl_ok ? 0x54321fff : 0);
-            tally(right, "look", "access %x rpl %u cpl %u: #%d lar %d %x lsl %d %x verr %d verw %d", access, rpl, cpl, got,
-                  l.lar_ok, l.lar, l.lsl_ok, l.lsl, l.verr, l.verw);
+            tally(right, "look", "access %x rpl %u cpl %u: #%d lar %d %x lsl %d %x verr %d verw %d", access, rpl, cpl,
+                  got, l.lar_ok, l.lar, l.lsl_ok, l.lsl, l.verr, l.verw);
         }
     tally_end("LAR LSL VERR VERW");
     static const unsigned bad[] = {0, 3, GDT_ENTRIES * 8, 0xc};

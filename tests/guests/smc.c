@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Self-modifying code: in the same block ahead of itself, in the same page, in another page, across a page edge, through
- * an alias, by string instructions, and code pages that change under a fixed address. A jump stands between the write
- * and the changed code only where the manual asks for one (SDM volume 3, 8.1.3: on the same linear address none is). */
+/* Self-modifying code: in the same block ahead of itself, in the same page, in another page, across a page edge,
+ * through an alias, by string instructions, and code pages that change under a fixed address. A jump stands between the
+ * write and the changed code only where the manual asks for one (SDM volume 3, 8.1.3: on the same linear address none
+ * is). */
 #include "lib/guest.h"
 
 enum { WINDOW = 0x40000000, ALIAS = 0x40400000 };
@@ -112,7 +113,7 @@ static void by_strings(void)
     /* rep stos over the rest of its own function: the bytes behind become nops, and a ret was put there before. */
     static const uint8_t self[] = {0xb8, 0x90, 0x90, 0x90, 0x90, /* mov $0x90909090, %eax */
                                    0xf3, 0xaa,                   /* rep stosb */
-                                   0xb8, 1, 0, 0, 0,             /* mov $1, %eax: overwritten */
+                                   0xb8, 1,    0,    0,    0,    /* mov $1, %eax: overwritten */
                                    0xc3};
     memcpy(code + 300, self, sizeof self);
     uint32_t v, to = (uint32_t)code + 307, count = 5;
@@ -174,9 +175,10 @@ static void sizes(void)
     static const struct {
         const char *name;
         uint8_t bytes[8], n;
-    } stores[] = {{"movb", {0x88, 0x0f}, 2}, {"movw", {0x66, 0x89, 0x0f}, 3}, {"movl", {0x89, 0x0f}, 2},
-                  {"xchg", {0x87, 0x0f}, 2}, {"orl", {0x09, 0x0f}, 2}, {"lock xadd", {0xf0, 0x0f, 0xc1, 0x0f}, 4},
-                  {"push", {0x51}, 1}, {"stosl", {0xab}, 1}};
+    } stores[] = {{"movb", {0x88, 0x0f}, 2}, {"movw", {0x66, 0x89, 0x0f}, 3},
+                  {"movl", {0x89, 0x0f}, 2}, {"xchg", {0x87, 0x0f}, 2},
+                  {"orl", {0x09, 0x0f}, 2},  {"lock xadd", {0xf0, 0x0f, 0xc1, 0x0f}, 4},
+                  {"push", {0x51}, 1},       {"stosl", {0xab}, 1}};
     for (unsigned i = 0; i < sizeof stores / sizeof stores[0]; i++)
         for (unsigned round = 0; round < 4; round++) {
             /* store; mov $0, %eax; ret: the store changes the immediate. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* String instructions that fault half-way: every instruction, element size, repeat prefix, direction and address size.
- * Registers must show what is done, EIP the instruction itself; after the page is there it goes on and ends as if nothing
- * had been (SDM volume 2, REP). */
+ * Registers must show what is done, EIP the instruction itself; after the page is there it goes on and ends as if
+ * nothing had been (SDM volume 2, REP). */
 #include "lib/guest.h"
 
 enum { SOURCE = 0x40000000, TARGET = 0x40010000, PAGES = 3 };
@@ -21,10 +21,12 @@ struct registers {
 /* Runs the stub with in's registers, and leaves the registers in out. */
 static void run_stub(void *arg)
 {
-    __asm__ volatile("push %%ebp; push in+16; popf; mov in, %%esi; mov in+4, %%edi; mov in+8, %%ecx; mov in+12, %%eax\n"
-                     "call *%0\n"
-                     "mov %%esi, out; mov %%edi, out+4; mov %%ecx, out+8; mov %%eax, out+12; pushf; popl out+16; cld; pop %%ebp"
-                     ::"r"(arg) : "eax", "ecx", "esi", "edi", "memory", "cc");
+    __asm__ volatile(
+        "push %%ebp; push in+16; popf; mov in, %%esi; mov in+4, %%edi; mov in+8, %%ecx; mov in+12, %%eax\n"
+        "call *%0\n"
+        "mov %%esi, out; mov %%edi, out+4; mov %%ecx, out+8; mov %%eax, out+12; pushf; popl out+16; cld; pop %%ebp" ::
+            "r"(arg)
+        : "eax", "ecx", "esi", "edi", "memory", "cc");
 }
 
 static void map(uint32_t base, uint8_t **pages, unsigned absent)
@@ -85,9 +87,9 @@ static void one(enum operation op, unsigned size, bool backwards, bool target_ab
                  trap_cr2 == (target_absent ? TARGET : SOURCE) + touched;
     right = right && trap.esi == in.esi + (uses_source[op] ? done * step : 0);
     right = right && trap.edi == in.edi + (uses_target[op] ? done * step : 0);
-    tally(right, "fault", "%s%u %s %s misaligned %u: #%d error %x cr2 %x eip %x (%x) ecx %u of %u esi %x edi %x", names[op],
-          size * 8, backwards ? "down" : "up", target_absent ? "target" : "source", misalign, got, trap.error, trap_cr2,
-          trap.eip, (uint32_t)stub, trap.ecx, COUNT - done, trap.esi, trap.edi);
+    tally(right, "fault", "%s%u %s %s misaligned %u: #%d error %x cr2 %x eip %x (%x) ecx %u of %u esi %x edi %x",
+          names[op], size * 8, backwards ? "down" : "up", target_absent ? "target" : "source", misalign, got,
+          trap.error, trap_cr2, trap.eip, (uint32_t)stub, trap.ecx, COUNT - done, trap.esi, trap.edi);
 
     /* The page comes, and the instruction goes on from the saved state. */
     map(SOURCE, source_page, PAGES);
@@ -155,8 +157,8 @@ static void ends(void)
     ecx = 5;
     __asm__ volatile("rep movsl" : "+S"(esi), "+D"(edi), "+c"(ecx)::"memory");
     static const uint8_t want[] = {0, 1, 0, 1, 2, 3, 2, 3, 6, 7, 6, 7, 10, 11, 10, 11, 14, 15, 14, 15, 18, 19};
-    check(!memcmp(o, want, sizeof want), "overlapping rep movsl", "%u %u %u %u %u %u %u %u", o[2], o[3], o[4], o[5], o[6],
-          o[7], o[8], o[9]);
+    check(!memcmp(o, want, sizeof want), "overlapping rep movsl", "%u %u %u %u %u %u %u %u", o[2], o[3], o[4], o[5],
+          o[6], o[7], o[8], o[9]);
     /* 16-bit addresses: SI, DI and CX alone count, and wrap. */
     uint8_t *low = (uint8_t *)0x10000 - 4;
     memcpy(low, "abcd", 4);
@@ -211,8 +213,8 @@ static void ports(void)
     int got;
     __asm__ volatile("" ::"d"(0x21));
     got = trap_call(run_stub, stub);
-    check(got == PF && trap.ecx == 5 && trap.error == 2, "rep insb to an absent page", "#%d ecx %u error %x", got, trap.ecx,
-          trap.error);
+    check(got == PF && trap.ecx == 5 && trap.error == 2, "rep insb to an absent page", "#%d ecx %u error %x", got,
+          trap.ecx, trap.error);
     outb(0x21, 0xff);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Hardware tasks: switches by far jump, far call, task gate, interrupt and IRET; what is saved and loaded; busy bits, the
- * link, NT and CR0.TS; the debug trap bit; a double fault through a task gate; and the I/O permission map. */
+/* Hardware tasks: switches by far jump, far call, task gate, interrupt and IRET; what is saved and loaded; busy bits,
+ * the link, NT and CR0.TS; the debug trap bit; a double fault through a task gate; and the I/O permission map. */
 #include "lib/guest.h"
 
 enum { TASK = 0x50, TASK_GATE = 0x58, MAIN = SEL_TSS, BAD = 0x60 };
@@ -106,9 +106,18 @@ static void calls(void)
     __asm__ volatile("clts");
 }
 
-static void jump_busy(void *arg) { __asm__ volatile(AT_HERE "ljmp $0x28, $0" ::: "memory"); }
-static void jump_bad(void *arg) { __asm__ volatile(AT_HERE "ljmp $0x60, $0" ::: "memory"); }
-static void jump_task(void *arg) { __asm__ volatile(AT_HERE "ljmp $0x50, $0" ::: "memory"); }
+static void jump_busy(void *arg)
+{
+    __asm__ volatile(AT_HERE "ljmp $0x28, $0" ::: "memory");
+}
+static void jump_bad(void *arg)
+{
+    __asm__ volatile(AT_HERE "ljmp $0x60, $0" ::: "memory");
+}
+static void jump_task(void *arg)
+{
+    __asm__ volatile(AT_HERE "ljmp $0x50, $0" ::: "memory");
+}
 
 static void errors(void)
 {
@@ -212,9 +221,15 @@ static void do_in(void *arg)
 {
     struct io *io = arg;
     switch (io->size) {
-    case 1: __asm__ volatile(AT_HERE "in %%dx, %%al" ::"d"(io->port) : "eax"); break;
-    case 2: __asm__ volatile(AT_HERE "in %%dx, %%ax" ::"d"(io->port) : "eax"); break;
-    case 4: __asm__ volatile(AT_HERE "in %%dx, %%eax" ::"d"(io->port) : "eax"); break;
+    case 1:
+        __asm__ volatile(AT_HERE "in %%dx, %%al" ::"d"(io->port) : "eax");
+        break;
+    case 2:
+        __asm__ volatile(AT_HERE "in %%dx, %%ax" ::"d"(io->port) : "eax");
+        break;
+    case 4:
+        __asm__ volatile(AT_HERE "in %%dx, %%eax" ::"d"(io->port) : "eax");
+        break;
     }
 }
 

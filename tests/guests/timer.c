@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Interrupts: the timer wakes HLT, STI and MOV SS hold off for one instruction, a busy loop is interrupted, priorities and
- * masks of the PICs, the RTC and keyboard lines. */
+/* Interrupts: the timer wakes HLT, STI and MOV SS hold off for one instruction, a busy loop is interrupted, priorities
+ * and masks of the PICs, the RTC and keyboard lines. */
 #include "lib/guest.h"
 
 static volatile unsigned ticks, rtc_ticks;
@@ -23,8 +23,14 @@ static bool on_rtc(struct trap *frame)
     return true;
 }
 
-static void sti(void) { __asm__ volatile("sti" ::: "memory"); }
-static void cli(void) { __asm__ volatile("cli" ::: "memory"); }
+static void sti(void)
+{
+    __asm__ volatile("sti" ::: "memory");
+}
+static void cli(void)
+{
+    __asm__ volatile("cli" ::: "memory");
+}
 
 static void wait_for_pending(void)
 {
@@ -76,16 +82,19 @@ static void shadows(void)
         __asm__ volatile("sti; cli; nop; nop" ::: "memory");
         tally(ticks == before, "sti cli", "%u", ticks - before);
         /* POPF has no shadow. */
-        __asm__ volatile("movl $1f, %0; pushf; orl $0x200, (%%esp); popf; 1: nop; nop; cli" : "=r"(after)::"memory", "cc");
+        __asm__ volatile("movl $1f, %0; pushf; orl $0x200, (%%esp); popf; 1: nop; nop; cli"
+                         : "=r"(after)::"memory", "cc");
         tally(tick_eip == after, "popf", "at %x, expected %x", tick_eip, after);
         wait_for_pending();
-        /* MOV SS: popf sets IF in front of it? then the interrupt comes at once; so IF is set by STI, whose shadow covers
-         * the MOV SS, whose own covers the next. */
-        __asm__ volatile("movl $1f, %0; mov %%ss, %%ecx; sti; mov %%ecx, %%ss; nop; 1: nop; nop; cli" : "=r"(after)::"ecx", "memory");
+        /* MOV SS: popf sets IF in front of it? then the interrupt comes at once; so IF is set by STI, whose shadow
+         * covers the MOV SS, whose own covers the next. */
+        __asm__ volatile("movl $1f, %0; mov %%ss, %%ecx; sti; mov %%ecx, %%ss; nop; 1: nop; nop; cli"
+                         : "=r"(after)::"ecx", "memory");
         tally(tick_eip == after || tick_eip == after - 1, "mov ss", "at %x, expected %x", tick_eip, after);
         wait_for_pending();
         /* IRET that sets IF: the interrupt comes before the next instruction. */
-        __asm__ volatile("movl $1f, %0; pushf; orl $0x200, (%%esp); push %%cs; push $1f; iret; 1: nop; cli" : "=r"(after)::"memory", "cc");
+        __asm__ volatile("movl $1f, %0; pushf; orl $0x200, (%%esp); push %%cs; push $1f; iret; 1: nop; cli"
+                         : "=r"(after)::"memory", "cc");
         tally(tick_eip == after, "iret", "at %x, expected %x", tick_eip, after);
     }
     tally_end("interrupt shadows");

@@ -31,15 +31,16 @@ static int run_frame(const void *bytes, size_t n, struct trap *frame)
 }
 
 /* With IOPL < 3 an int is #GP(0), so that marks the end there: the byte offset tells which it was. */
-static bool run_ends(const char *name, const void *bytes, size_t n, unsigned iopl, int want, uint32_t error, uint32_t ip)
+static bool run_ends(const char *name, const void *bytes, size_t n, unsigned iopl, int want, uint32_t error,
+                     uint32_t ip)
 {
     struct trap frame;
     frame_v86(&frame, iopl);
     int got = run_frame(bytes, n, &frame);
-    bool right = got == want && (want == USER_DONE || trap.error == error) && trap.eip == ip && (trap.cs & 0xffff) == SEGMENT &&
-                 (trap.eflags & FLAG_VM);
-    check(right, name, "IOPL %u: got #%d error %x at %x:%x flags %x, expected #%d error %x at %x", iopl, got, trap.error,
-          trap.cs & 0xffff, trap.eip, trap.eflags, want, error, ip);
+    bool right = got == want && (want == USER_DONE || trap.error == error) && trap.eip == ip &&
+                 (trap.cs & 0xffff) == SEGMENT && (trap.eflags & FLAG_VM);
+    check(right, name, "IOPL %u: got #%d error %x at %x:%x flags %x, expected #%d error %x at %x", iopl, got,
+          trap.error, trap.cs & 0xffff, trap.eip, trap.eflags, want, error, ip);
     return right;
 }
 
@@ -98,14 +99,17 @@ static void machine16(void)
     struct trap frame;
     /* mov ax,0x1234; mov ds,ax; mov bx,ds; mov [0x10],ax; mov si,[0x10]; push cs; pop dx */
     frame_v86(&frame, 3);
-    int got = run_frame(BYTES(0xb8, 0x34, 0x12, 0x8e, 0xd8, 0x8c, 0xdb, 0xa3, 0x10, 0, 0x8b, 0x36, 0x10, 0, 0x0e, 0x5a), &frame);
+    int got = run_frame(BYTES(0xb8, 0x34, 0x12, 0x8e, 0xd8, 0x8c, 0xdb, 0xa3, 0x10, 0, 0x8b, 0x36, 0x10, 0, 0x0e, 0x5a),
+                        &frame);
     check(got == USER_DONE && (trap.ebx & 0xffff) == 0x1234 && (trap.esi & 0xffff) == 0x1234 &&
               (trap.edx & 0xffff) == SEGMENT && (trap.v86_ds & 0xffff) == 0x1234,
-          "segment registers are paragraphs", "#%d bx %x si %x dx %x ds %x", got, trap.ebx, trap.esi, trap.edx, trap.v86_ds);
+          "segment registers are paragraphs", "#%d bx %x si %x dx %x ds %x", got, trap.ebx, trap.esi, trap.edx,
+          trap.v86_ds);
     check_equal("a store landed at segment * 16", *(uint16_t *)(0x12340 + 0x10), 0x1234);
     check((trap.v86_es & 0xffff) == 0x3100 && (trap.v86_fs & 0xffff) == 0x3200 && (trap.v86_gs & 0xffff) == 0x3300 &&
               (trap.ss & 0xffff) == STACK && (trap.esp & 0xffff) == 0xfff0,
-          "the frame holds all segments", "es %x fs %x gs %x ss %x esp %x", trap.v86_es, trap.v86_fs, trap.v86_gs, trap.ss, trap.esp);
+          "the frame holds all segments", "es %x fs %x gs %x ss %x esp %x", trap.v86_es, trap.v86_fs, trap.v86_gs,
+          trap.ss, trap.esp);
     /* The handler runs with null data segments; its own pushes are checked by the library having worked at all. */
 
     /* pushf at IOPL 3 shows IOPL 3 and no VM. */
@@ -124,9 +128,11 @@ static void machine16(void)
     /* A far call and return, a loop, a string move. */
     frame_v86(&frame, 3);
     /* 0: call far SEGMENT:000c; 5: mov cx,3; 8: loop 8; a: jmp 0010; c: mov bp,0x77; f: retf */
-    got = run_frame(BYTES(0x9a, 0x0c, 0, SEGMENT & 0xff, SEGMENT >> 8, 0xb9, 3, 0, 0xe2, 0xfe, 0xeb, 0x04, 0xbd, 0x77, 0, 0xcb), &frame);
-    check(got == USER_DONE && (trap.ebp & 0xffff) == 0x77 && (trap.ecx & 0xffff) == 0, "far call, loop", "#%d bp %x cx %x", got,
-          trap.ebp, trap.ecx);
+    got = run_frame(
+        BYTES(0x9a, 0x0c, 0, SEGMENT & 0xff, SEGMENT >> 8, 0xb9, 3, 0, 0xe2, 0xfe, 0xeb, 0x04, 0xbd, 0x77, 0, 0xcb),
+        &frame);
+    check(got == USER_DONE && (trap.ebp & 0xffff) == 0x77 && (trap.ecx & 0xffff) == 0, "far call, loop",
+          "#%d bp %x cx %x", got, trap.ebp, trap.ecx);
     frame_v86(&frame, 3);
     memcpy((void *)0x30000, "sixteen bits of text", 20);
     frame.ecx = 10;
@@ -155,7 +161,8 @@ static void machine16(void)
     frame_v86(&frame, 3);
     frame.esp = 0;
     run_frame(BYTES(0x68, 0x34, 0x12), &frame);
-    check(*(uint16_t *)(STACK * 16 + 0xfffe) == 0x1234 && (trap.esp & 0xffff) == 0xfffe, "push at SP 0", "%x", trap.esp);
+    check(*(uint16_t *)(STACK * 16 + 0xfffe) == 0x1234 && (trap.esp & 0xffff) == 0xfffe, "push at SP 0", "%x",
+          trap.esp);
 }
 
 /* iret inside v8086 mode, at IOPL 3. */
@@ -165,8 +172,8 @@ static void iret16(void)
     frame_v86(&frame, 3);
     /* push 0x3203; push cs; push 0x0009; iret; hlt; 9: cli (so that the int below is not interrupted) */
     int got = run_frame(BYTES(0x68, 0x03, 0x32, 0x0e, 0x6a, 0x08, 0xcf, 0xf4, 0xfa), &frame);
-    check(got == USER_DONE && trap.eip == 11 && (trap.eflags & FLAG_CF), "iret in v8086 mode", "#%d at %x flags %x", got,
-          trap.eip, trap.eflags);
+    check(got == USER_DONE && trap.eip == 11 && (trap.eflags & FLAG_CF), "iret in v8086 mode", "#%d at %x flags %x",
+          got, trap.eip, trap.eflags);
     check_equal("iret keeps IOPL", trap.eflags >> 12 & 3, 3);
     frame_v86(&frame, 0);
     run_ends("iret with IOPL 0", BYTES(0xcf), 0, GP, 0, 0);
@@ -215,8 +222,8 @@ static void monitored(void)
     /* 0: cli; sti; int 0x21; loop 0; then int 0x80, which the monitor leaves alone */
     int got = run_frame(BYTES(0xfa, 0xfb, 0xcd, 0x21, 0xe2, 0xfa), &frame);
     trap_hooks[GP] = NULL;
-    check(got == GP && emulated == 2000 && (trap.ebx & 0xffff) == 1000, "a monitor resumes the guest", "#%d emulated %u bx %x",
-          got, emulated, trap.ebx);
+    check(got == GP && emulated == 2000 && (trap.ebx & 0xffff) == 1000, "a monitor resumes the guest",
+          "#%d emulated %u bx %x", got, emulated, trap.ebx);
 }
 
 static void ports(void)
@@ -251,8 +258,8 @@ static void paged(void)
     check_equal("a store goes through the page tables", *(uint16_t *)(elsewhere + 0x20), 0x5678);
     frame_v86(&frame, 3);
     int got = run_frame(BYTES(0x26, 0xa3, 0x20, 0), &frame);
-    check(got == PF && trap.error == 6 && trap_cr2 == 0x31020 && trap.eip == 0, "page fault", "#%d error %x cr2 %x", got,
-          trap.error, trap_cr2);
+    check(got == PF && trap.error == 6 && trap_cr2 == 0x31020 && trap.eip == 0, "page fault", "#%d error %x cr2 %x",
+          got, trap.error, trap_cr2);
     frame_v86(&frame, 3);
     frame.eip = 0x1000;
     got = run_frame(BYTES(0x90), &frame);

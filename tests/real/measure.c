@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* CRC-32 and quicksort as a plain Linux i386 program on raw system calls, so that the same file runs natively on the host
- * and inside the guest. Prints, for each program, the times of five runs in microseconds of CLOCK_MONOTONIC:
+/* CRC-32 and quicksort as a plain Linux i386 program on raw system calls, so that the same file runs natively on the
+ * host and inside the guest. Prints, for each program, the times of five runs in microseconds of CLOCK_MONOTONIC:
  *     measure NAME T1 T2 T3 T4 T5 checksum
  * Started without arguments; needs no library. */
 #include <stdint.h>

@@ -257,7 +257,9 @@ void trap_handle(struct trap *frame)
     }
     memset(&trap, 0, sizeof trap);
     memcpy(&trap, frame,
-           frame->eflags & FLAG_VM ? sizeof trap : outer ? offsetof(struct trap, v86_es) : offsetof(struct trap, esp));
+           frame->eflags & FLAG_VM ? sizeof trap
+           : outer                 ? offsetof(struct trap, v86_es)
+                                   : offsetof(struct trap, esp));
     trap_cr2 = cr2;
     trap_dr6 = read_dr6();
     trap_frame = (uint32_t)frame;
@@ -315,7 +317,8 @@ bool trap_is(int got, int expected, uint32_t error)
 {
     uint32_t eip = trap_expected_eip;
     trap_expected_eip = 0;
-    return got == expected && (expected == NO_TRAP || ((!has_error(expected) || trap.error == error) && (!eip || trap.eip == eip)));
+    return got == expected &&
+           (expected == NO_TRAP || ((!has_error(expected) || trap.error == error) && (!eip || trap.eip == eip)));
 }
 
 void check_trap(const char *name, int got, int expected, uint32_t error)

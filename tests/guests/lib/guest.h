@@ -28,8 +28,14 @@ void tally(bool right, const char *name, const char *format, ...) __attribute__(
 void tally_end(const char *name);
 
 /* Ports and registers. */
-static inline void outb(uint16_t port, uint8_t v) { __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port)); }
-static inline void outl(uint16_t port, uint32_t v) { __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port)); }
+static inline void outb(uint16_t port, uint8_t v)
+{
+    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
+}
+static inline void outl(uint16_t port, uint32_t v)
+{
+    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
+}
 static inline uint8_t inb(uint16_t port)
 {
     uint8_t v;
@@ -43,7 +49,10 @@ static inline uint8_t inb(uint16_t port)
         __asm__ volatile("mov %%" #reg ", %0" : "=r"(v)::"memory");                                                    \
         return v;                                                                                                      \
     }                                                                                                                  \
-    static inline void write_##name(uint32_t v) { __asm__ volatile("mov %0, %%" #reg ::"r"(v) : "memory"); }
+    static inline void write_##name(uint32_t v)                                                                        \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0, %%" #reg ::"r"(v) : "memory");                                                       \
+    }
 READ_REGISTER(cr0, cr0)
 READ_REGISTER(cr2, cr2)
 READ_REGISTER(cr3, cr3)
@@ -70,7 +79,10 @@ static inline uint64_t read_msr(uint32_t msr)
     __asm__ volatile("rdmsr" : "=A"(v) : "c"(msr));
     return v;
 }
-static inline void write_msr(uint32_t msr, uint64_t v) { __asm__ volatile("wrmsr" ::"c"(msr), "A"(v)); }
+static inline void write_msr(uint32_t msr, uint64_t v)
+{
+    __asm__ volatile("wrmsr" ::"c"(msr), "A"(v));
+}
 static inline uint64_t read_tsc(void)
 {
     uint64_t v;
@@ -79,26 +91,76 @@ static inline uint64_t read_tsc(void)
 }
 
 enum {
-    CR0_PE = 1, CR0_MP = 2, CR0_EM = 4, CR0_TS = 8, CR0_ET = 16, CR0_NE = 32, CR0_WP = 1 << 16, CR0_AM = 1 << 18,
-    CR4_VME = 1, CR4_PVI = 2, CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 16, CR4_PAE = 32, CR4_PGE = 128, CR4_OSFXSR = 512,
+    CR0_PE = 1,
+    CR0_MP = 2,
+    CR0_EM = 4,
+    CR0_TS = 8,
+    CR0_ET = 16,
+    CR0_NE = 32,
+    CR0_WP = 1 << 16,
+    CR0_AM = 1 << 18,
+    CR4_VME = 1,
+    CR4_PVI = 2,
+    CR4_TSD = 4,
+    CR4_DE = 8,
+    CR4_PSE = 16,
+    CR4_PAE = 32,
+    CR4_PGE = 128,
+    CR4_OSFXSR = 512,
     CR4_OSXMMEXCPT = 1024,
-    FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 16, FLAG_ZF = 64, FLAG_SF = 128, FLAG_TF = 256, FLAG_IF = 512, FLAG_DF = 1024,
-    FLAG_OF = 2048, FLAG_IOPL = 3 << 12, FLAG_NT = 1 << 14, FLAG_RF = 1 << 16, FLAG_VM = 1 << 17, FLAG_AC = 1 << 18,
-    FLAG_VIF = 1 << 19, FLAG_VIP = 1 << 20, FLAG_ID = 1 << 21,
+    FLAG_CF = 1,
+    FLAG_PF = 4,
+    FLAG_AF = 16,
+    FLAG_ZF = 64,
+    FLAG_SF = 128,
+    FLAG_TF = 256,
+    FLAG_IF = 512,
+    FLAG_DF = 1024,
+    FLAG_OF = 2048,
+    FLAG_IOPL = 3 << 12,
+    FLAG_NT = 1 << 14,
+    FLAG_RF = 1 << 16,
+    FLAG_VM = 1 << 17,
+    FLAG_AC = 1 << 18,
+    FLAG_VIF = 1 << 19,
+    FLAG_VIP = 1 << 20,
+    FLAG_ID = 1 << 21,
 };
 #define CR0_PG 0x80000000u
 #define CR0_CD 0x40000000u
 #define CR0_NW 0x20000000u
 
 enum vector {
-    NO_TRAP = -1, DE = 0, DB = 1, NMI = 2, BP = 3, OF = 4, BR = 5, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12,
-    GP = 13, PF = 14, MF = 16, AC = 17, XM = 19, USER_DONE = 0x80,
+    NO_TRAP = -1,
+    DE = 0,
+    DB = 1,
+    NMI = 2,
+    BP = 3,
+    OF = 4,
+    BR = 5,
+    UD = 6,
+    NM = 7,
+    DF = 8,
+    TS = 10,
+    NP = 11,
+    SS = 12,
+    GP = 13,
+    PF = 14,
+    MF = 16,
+    AC = 17,
+    XM = 19,
+    USER_DONE = 0x80,
 };
 
 /* Segments. The GDT is gdt[]; these are taken, the rest from SEL_SPARE on is the tests'. */
 enum {
-    SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_USER_CODE = 0x18 | 3, SEL_USER_DATA = 0x20 | 3, SEL_TSS = 0x28,
-    SEL_SPARE = 0x40, GDT_ENTRIES = 64,
+    SEL_CODE = 0x08,
+    SEL_DATA = 0x10,
+    SEL_USER_CODE = 0x18 | 3,
+    SEL_USER_DATA = 0x20 | 3,
+    SEL_TSS = 0x28,
+    SEL_SPARE = 0x40,
+    GDT_ENTRIES = 64,
 };
 /* Access byte: present 0x80, DPL << 5, code/data 0x10, type. Flags: granularity 8, D/B 4. */
 enum { SEG_G = 8, SEG_D = 4, SEG_P = 0x80, SEG_S = 0x10 };
@@ -112,8 +174,8 @@ void gdt_set(unsigned selector, uint64_t d);
 void idt_reset(void);
 
 struct tss {
-    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss,
-        ds, fs, gs, ldt;
+    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs,
+        ss, ds, fs, gs, ldt;
     uint16_t trap, io_map;
     uint8_t map[8192 + 1];
 } __attribute__((packed));
@@ -122,10 +184,10 @@ extern struct tss tss; /* its I/O map denies everything */
 /* Traps. */
 struct trap {
     uint32_t gs, fs, es, ds, edi, esi, ebp, esp_here, ebx, edx, ecx, eax, vector, error, eip, cs, eflags;
-    uint32_t esp, ss;                         /* only from an outer ring */
+    uint32_t esp, ss;                        /* only from an outer ring */
     uint32_t v86_es, v86_ds, v86_fs, v86_gs; /* only from v8086 mode */
 };
-extern struct trap trap;    /* the last trap that ended a trap_call */
+extern struct trap trap;                        /* the last trap that ended a trap_call */
 extern uint32_t trap_cr2, trap_dr6, trap_frame; /* CR2, DR6 and the frame's address then */
 /* A hook sees a trap first; true: resume with what is in *frame. */
 typedef bool trap_hook(struct trap *frame);
@@ -158,7 +220,10 @@ uint32_t *paging_identity(unsigned megabytes);
 uint32_t *paging_entry(uint32_t *directory, uint32_t address);
 void paging_on(uint32_t *directory);
 void paging_off(void);
-static inline void invlpg(uint32_t address) { __asm__ volatile("invlpg (%0)" ::"r"(address) : "memory"); }
+static inline void invlpg(uint32_t address)
+{
+    __asm__ volatile("invlpg (%0)" ::"r"(address) : "memory");
+}
 
 /* Interrupts: the PICs are at 0x20/0x28 and masked. */
 void pic_unmask(unsigned irq);
