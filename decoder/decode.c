@@ -548,6 +548,8 @@ static void finish(struct insn *out, const ZydisDecodedInstruction *zi)
     take_flags(out, zi);
     take_faults(out, zi);
     out->ends_block = class_ends_block(out);
+    if (out->map == MAP_0F && out->opcode == 0xae && out->modrm_mod == 3 && !out->mandatory)
+        out->modrm_rm = 0; /* the fences ignore it, disassemblers do not */
     out->interrupt_shadow = zi->mnemonic == ZYDIS_MNEMONIC_STI || loads_ss(out);
 }
 
