@@ -394,10 +394,15 @@ static uint8_t branch_class(const ZydisDecodedInstruction *zi, const ZydisDecode
     return direct ? INSN_JMP : INSN_JMP_IND;
 }
 
-/* Intel ignores VEX.W of vpinsrd and vpextrd outside 64-bit mode, AMD has no such instruction. */
+/* What AMD's processors do not have although the tables do: the register form of prefetchw (a hint for Intel), and W
+ * with vpinsrd and vpextrd outside 64-bit mode (ignored by Intel). */
 static bool amd_refuses(const struct insn *out, const ZydisDecodedInstruction *zi)
 {
-    return amd && out->mode != INSN_MODE_64 && out->encoding == ENCODING_VEX && zi->raw.vex.W && out->map == MAP_0F3A &&
+    if (!amd)
+        return false;
+    if (out->encoding == ENCODING_LEGACY)
+        return out->map == MAP_0F && out->opcode == 0x0d && out->modrm_mod == 3;
+    return out->mode != INSN_MODE_64 && out->encoding == ENCODING_VEX && zi->raw.vex.W && out->map == MAP_0F3A &&
            (out->opcode == 0x16 || out->opcode == 0x22);
 }
 

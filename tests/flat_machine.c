@@ -22,7 +22,7 @@ enum {
     CODE = 0x10000,
     DATA = 0x20000
 };
-#define KERNEL 0xc0000000u
+#define KERNEL 0xf5400000u /* no multiple of the data address, which random scaled addresses would hit */
 enum { KERNEL_CS = 0x08, KERNEL_DS = 0x10, TSS_SELECTOR = 0x30 };
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4 };
 
