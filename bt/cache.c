@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAP_BYTES = PAGE_SIZE * 4 };
+enum { MAP_BYTES = PAGE_SIZE * 4, GLUE_BYTES = 2 * PAGE_SIZE };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
 
@@ -36,6 +36,13 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
+enum { FILLED_MAX = 1 << 20 };
+
+static size_t slot_table_size(const struct bt_cache *c)
+{
+    return (c->wide ? 1ull << 36 : 1ull << 20) * sizeof(uint32_t);
+}
+
 static bool tables_allocate(struct bt_cache *c)
 {
     c->block_max = (uint32_t)(c->size / 160);
@@ -52,8 +59,8 @@ static bool tables_allocate(struct bt_cache *c)
     c->sites = reserve(c->site_max * sizeof *c->sites);
     bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->sites;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
-        c->slots[i].table = reserve((1u << 20) * sizeof(uint32_t));
-        c->slots[i].filled = reserve((1u << 20) * sizeof(uint32_t));
+        c->slots[i].table = reserve(slot_table_size(c));
+        c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
         ok = ok && c->slots[i].table && c->slots[i].filled;
     }
     return ok;
@@ -67,7 +74,7 @@ static void counters_reset(struct bt_cache *c)
     c->used = c->glue_size;
 }
 
-struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len)
+struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t err_len)
 {
     size_t code = round_up(cache_size ? cache_size : 96u << 20, PAGE_SIZE);
     size_t state = round_up(sizeof(struct bt_vcpu), PAGE_SIZE);
@@ -86,6 +93,7 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len)
     struct bt_vcpu *vcpu = v;
     vcpu->cache = c;
     c->vcpu = vcpu;
+    c->wide = wide;
     c->fd = fd;
     c->size = code;
     c->exec_view = mmap(low + state, code, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -96,9 +104,9 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len)
     if (c->exec_view == MAP_FAILED || c->write_view == MAP_FAILED || c->maps == MAP_FAILED || !tables_allocate(c))
         goto fail;
     struct assembler a = {
-        .p = c->write_view, .end = c->write_view + PAGE_SIZE, .to_exec = c->exec_view - c->write_view};
+        .p = c->write_view, .end = c->write_view + GLUE_BYTES, .to_exec = c->exec_view - c->write_view};
     bt_glue_emit(c, &a);
-    c->glue_size = PAGE_SIZE;
+    c->glue_size = GLUE_BYTES;
     counters_reset(c);
     return vcpu;
 fail:
@@ -125,8 +133,8 @@ void bt_cache_destroy(struct bt_vcpu *v)
     release(c->records, c->record_max * sizeof *c->records);
     release(c->sites, c->site_max * sizeof *c->sites);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
-        release(c->slots[i].table, (1u << 20) * sizeof(uint32_t));
-        release(c->slots[i].filled, (1u << 20) * sizeof(uint32_t));
+        release(c->slots[i].table, slot_table_size(c));
+        release(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
     }
     munmap(c->write_view, c->size);
     close(c->fd);
@@ -137,13 +145,13 @@ void bt_cache_destroy(struct bt_vcpu *v)
 
 /* ---- exec slots ---- */
 
-#define FILLED_GLOBAL (1u << 31)
+#define FILLED_GLOBAL (1ull << 63)
 
 static void slot_clear(struct bt_exec_slot *s, bool keep_global)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < s->filled_count; i++) {
-        uint32_t page = s->filled[i];
+        uint64_t page = s->filled[i];
         if (keep_global && (page & FILLED_GLOBAL))
             s->filled[kept++] = page;
         else
@@ -182,7 +190,7 @@ void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
 {
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         if (kind == MMU_FLUSH_PAGE)
-            c->slots[i].table[(uint32_t)gva >> PAGE_SHIFT] = 0;
+            c->slots[i].table[mmu_table_index(&c->vcpu->cpu.mmu, gva)] = 0;
         else
             slot_clear(&c->slots[i], kind == MMU_FLUSH_NONGLOBAL);
     }
@@ -191,9 +199,9 @@ void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global)
 {
     struct bt_exec_slot *s = c->slot;
-    uint32_t index = (uint32_t)lin & 0xfffff;
+    uint64_t index = mmu_table_index(&c->vcpu->cpu.mmu, lin << PAGE_SHIFT);
     if (!s->table[index]) {
-        if (s->filled_count == 1u << 20)
+        if (s->filled_count == FILLED_MAX)
             slot_clear(s, false);
         s->filled[s->filled_count++] = index | (global ? FILLED_GLOBAL : 0);
     }
@@ -309,7 +317,7 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     if (end > PAGE_SIZE)
         mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
     else if (!(p->mode & BT_MODE_SINGLE))
-        bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - c->glue.miss);
+        bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss);
 }
 
 /* ---- chains ---- */
@@ -367,7 +375,7 @@ static void block_kill(struct bt_cache *c, struct bt_block *b)
             *i = b->next;
             break;
         }
-    if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - c->glue.miss))
+    if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss))
         bt_page_map(c, p)[b->offset] = 0;
     while (b->incoming)
         unlink_exit(c, b->incoming);

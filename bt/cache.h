@@ -29,9 +29,7 @@ struct bt_insn_record { /* fault recovery: host offset of the first byte made fr
     uint16_t host_offset;
     uint16_t guest_offset; /* of the instruction in the block */
     bool flags_saved;      /* the arithmetic flags are in r13 rather than in EFLAGS */
-    uint8_t kind;          /* enum insn record kinds: which exception a host SIGFPE/SIGSEGV stands for */
 };
-enum { BT_FAULT_OTHER, BT_FAULT_X87, BT_FAULT_VECTOR };
 
 struct bt_exit_record { /* a direct exit */
     uint8_t *site;      /* rel32 to patch (writable view), NULL: unused */
@@ -64,7 +62,7 @@ struct bt_page {
     uint64_t gfn;
     uint64_t lin; /* linear page number */
     uint64_t code_base;
-    uint32_t code_limit;
+    uint64_t code_limit;
     uint32_t mode;
     uint32_t map;    /* offset in the map region */
     uint32_t blocks; /* first block */
@@ -103,7 +101,7 @@ struct bt_cache {
     int fd;
     uint8_t *maps;                /* region of code maps, low 2 GiB */
     uint32_t maps_used, maps_max; /* bytes */
-    struct bt_glue glue;
+    struct bt_glue glue[2];       /* of 16/32-bit and of 64-bit code */
     struct bt_block *blocks;
     uint32_t block_count, block_max;
     struct bt_page *pages;
@@ -120,12 +118,13 @@ struct bt_cache {
     struct bt_exec_slot {
         uint32_t mode;
         uint64_t code_base;
-        uint32_t code_limit;
-        uint32_t *table;
-        uint32_t *filled; /* linear pages with an entry; bit 31: global */
+        uint64_t code_limit;
+        uint32_t *table;  /* indexed as the shadow tables are (mmu_table_index) */
+        uint64_t *filled; /* linear pages with an entry; bit 63: global */
         uint32_t filled_count;
         uint64_t used; /* for replacement */
     } slots[16];
+    bool wide;
     uint64_t slot_tick;
     struct bt_exec_slot *slot; /* the current mode's */
 };
@@ -137,8 +136,15 @@ struct bt_site {
 };
 enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_REDECODE = 4 };
 
-/* Allocates the vCPU and its cache in the low 2 GiB. NULL with a reason in err. */
-struct bt_vcpu *bt_cache_create(size_t cache_size, char *err, size_t err_len);
+/* Allocates the vCPU and its cache in the low 2 GiB. wide: the guest may enter long mode. NULL with a reason in err. */
+struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t err_len);
+
+/* The glue for translations of a mode (enum bt_mode_bits). */
+static inline const struct bt_glue *bt_glue_of(const struct bt_cache *c, uint32_t mode)
+{
+    return &c->glue[(mode & BT_MODE_CODE_MASK) == INSN_MODE_64];
+}
+
 void bt_cache_destroy(struct bt_vcpu *v);
 
 /* Chooses the exec slot for the vCPU's current mode. */

@@ -119,6 +119,11 @@ void asm_shlx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned 
     asm_vex(a, 2, 1, w, false, 0xf7, reg, count, rm_reg(src), 0);
 }
 
+void asm_bextr(struct assembler *a, unsigned reg, unsigned src, unsigned control)
+{
+    asm_vex(a, 2, 0, true, false, 0xf7, reg, control, rm_reg(src), 0);
+}
+
 void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
 {
     asm_vex(a, 3, 3, w, false, 0xf0, reg, 0, rm_reg(src), 1);
@@ -139,6 +144,11 @@ void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v)
         asm_mov_imm32(a, reg, (uint32_t)v);
         return;
     }
+    if ((int64_t)v == (int32_t)v) { /* sign-extended */
+        asm_op(a, OP_MOV_IMM | OP_W, 0, rm_reg(reg), 4);
+        asm_u32(a, (uint32_t)v);
+        return;
+    }
     asm_byte(a, (uint8_t)(0x48 | (reg & 8 ? 1 : 0)));
     asm_byte(a, (uint8_t)(0xb8 | (reg & 7)));
     asm_u64(a, v);
@@ -148,6 +158,17 @@ void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t
 {
     asm_op(a, OP_MOV_IMM, 0, rm_at(address), 4);
     asm_u32(a, v);
+}
+
+void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v)
+{
+    if ((int64_t)v == (int32_t)v) {
+        asm_op(a, OP_MOV_IMM | OP_W, 0, rm_at(address), 4);
+        asm_u32(a, (uint32_t)v);
+        return;
+    }
+    asm_store_imm32(a, address, (uint32_t)v);
+    asm_store_imm32(a, (const volatile uint8_t *)address + 4, (uint32_t)(v >> 32));
 }
 
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm)

@@ -100,11 +100,15 @@ void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uin
 /* SHRX/SHLX/SARX reg, rm, count (flag-free). */
 void asm_shrx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
 void asm_shlx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
+/* BEXTR reg, src, control: bits (control & 255) up, (control >> 8 & 255) of them. */
+void asm_bextr(struct assembler *a, unsigned reg, unsigned src, unsigned control);
 void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
 void asm_mov_imm32(struct assembler *a, unsigned reg, uint32_t v);
 void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v);
 /* mov dword [address], imm32 */
 void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t v);
+/* mov qword [address], v: in one or two stores. */
+void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v);
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm);
 
 /* Branches. asm_jmp32/asm_jcc32/asm_call return the place of the rel32 (writable view) for asm_patch32. */

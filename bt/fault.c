@@ -29,20 +29,23 @@ static const struct bt_insn_record *record_at(struct bt_cache *c, const struct b
     return found;
 }
 
-static int vector_of(int sig, const siginfo_t *info, const struct bt_insn_record *r)
+/* The guest's exception is the one the host's CPU raised; a page fault would be the monitor's own mistake. */
+static int vector_of(const ucontext_t *uc)
 {
-    if (sig == SIGILL)
-        return VECTOR_UD;
-    if (sig == SIGFPE) {
-        if (info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF)
-            return VECTOR_DE;
-        return r->kind == BT_FAULT_VECTOR ? VECTOR_XM : VECTOR_MF;
+    switch (uc->uc_mcontext.gregs[REG_TRAPNO]) {
+    case VECTOR_DE:
+    case VECTOR_UD:
+    case VECTOR_GP:
+    case VECTOR_MF:
+    case VECTOR_XM:
+        return (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+    default:
+        return -1;
     }
-    return sig == SIGSEGV && info->si_code == SI_KERNEL ? VECTOR_GP : -1;
 }
 
 /* True when the signal was the guest's doing and the context now leads to its delivery. */
-static bool guest_fault(int sig, const siginfo_t *info, ucontext_t *uc)
+static bool guest_fault(ucontext_t *uc)
 {
     struct bt_vcpu *v = current;
     if (!v)
@@ -53,23 +56,24 @@ static bool guest_fault(int sig, const siginfo_t *info, ucontext_t *uc)
         return false;
     const struct bt_block *b = bt_cache_block_at(c, host);
     const struct bt_insn_record *r = b ? record_at(c, b, host) : NULL;
-    int vector = r ? vector_of(sig, info, r) : -1;
+    int vector = r ? vector_of(uc) : -1;
     if (vector < 0)
         return false;
+    const struct bt_glue *g = bt_glue_of(c, c->pages[b->page].mode);
     v->cpu.rip = b->eip + r->guest_offset;
     v->stats.host_signals++;
     if (vector == VECTOR_GP)
         cpu_raise_fault_error(&v->cpu, VECTOR_GP, 0);
     else
         cpu_raise_fault(&v->cpu, (unsigned)vector);
-    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? c->glue.fault_saved : c->glue.fault);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);
     uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
     return true;
 }
 
 static void handler(int sig, siginfo_t *info, void *context)
 {
-    if (guest_fault(sig, info, context))
+    if (guest_fault(context))
         return;
     const struct sigaction *p = &previous[sig];
     if (p->sa_flags & SA_SIGINFO) {

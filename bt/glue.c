@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 
-static const uint8_t host_of[8] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI};
+static const uint8_t host_of[10] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9};
+
+enum { PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT };
 
 static void store(struct assembler *a, const volatile void *to, unsigned reg)
 {
@@ -66,18 +68,26 @@ void bt_emit_save_flags(struct assembler *a)
     exchange_rax_r13(a);
 }
 
-static void save_guest_but_rax(struct assembler *a, struct bt_vcpu *v)
+/* What differs between the glue of 16/32-bit and of 64-bit code: which registers are the guest's. */
+struct glue_form {
+    struct bt_vcpu *v;
+    bool wide;
+};
+
+static void save_guest_but_rax(struct assembler *a, const struct glue_form *f)
 {
-    for (int i = 1; i < 8; i++)
-        store(a, &v->cpu.gpr[i], host_of[i]);
+    for (int i = 1; i < (f->wide ? 10 : 8); i++)
+        store(a, &f->v->cpu.gpr[i], host_of[i]);
 }
 
-static void load_guest(struct assembler *a, struct bt_vcpu *v)
+static void load_guest(struct assembler *a, const struct glue_form *f)
 {
-    for (int i = 0; i < 8; i++)
-        load(a, host_of[i], &v->cpu.gpr[i]);
-    load(a, R8, &v->read_table);
-    load(a, R9, &v->write_table);
+    for (int i = 0; i < (f->wide ? 10 : 8); i++)
+        load(a, host_of[i], &f->v->cpu.gpr[i]);
+    if (f->wide)
+        return;
+    load(a, R8, &f->v->read_table);
+    load(a, R9, &f->v->write_table);
 }
 
 static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
@@ -87,8 +97,9 @@ static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
     asm_op(a, OP_GROUP5, 2, rm_reg(RAX), 0);
 }
 
-static void emit_enter(struct assembler *a, struct bt_vcpu *v, struct bt_glue *g)
+static void emit_enter(struct assembler *a, const struct glue_form *f, struct bt_glue *g)
 {
+    struct bt_vcpu *v = f->v;
     static const uint8_t pushes[] = {0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57};
     g->enter = asm_here(a);
     for (size_t i = 0; i < sizeof pushes; i++)
@@ -96,10 +107,10 @@ static void emit_enter(struct assembler *a, struct bt_vcpu *v, struct bt_glue *g
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     store(a, &v->host_rsp, RSP);
     move64(a, R11, RDI);
-    asm_mov_imm32(a, R15, PAGE_SHIFT);
+    asm_mov_imm32(a, R15, f->wide ? PAGE_INDEX_CONTROL : PAGE_SHIFT);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
-    load_guest(a, v);
+    load_guest(a, f);
     asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
@@ -116,8 +127,9 @@ static uintptr_t emit_exit_stored(struct assembler *a, struct bt_vcpu *v)
     return here;
 }
 
-static uintptr_t emit_exit(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+static uintptr_t emit_exit(struct assembler *a, const struct glue_form *f, bool saved, uintptr_t stored)
 {
+    struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
     if (saved) {
@@ -126,7 +138,7 @@ static uintptr_t emit_exit(struct assembler *a, struct bt_vcpu *v, bool saved, u
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
     }
-    save_guest_but_rax(a, v);
+    save_guest_but_rax(a, f);
     asm_jmp32(a, stored);
     return here;
 }
@@ -162,11 +174,12 @@ static void emit_leave_if(struct assembler *a, uint8_t *skip, uintptr_t stored)
     asm_land8(a, skip);
 }
 
-static uintptr_t emit_slow(struct assembler *a, struct bt_vcpu *v, uintptr_t stored)
+static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintptr_t stored)
 {
+    struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
-    save_guest_but_rax(a, v);
+    save_guest_but_rax(a, f);
     store(a, &v->slow_addr, R10);
     store32(a, &v->slow_info, R11);
     store(a, &v->scratch[0], R12);
@@ -178,7 +191,7 @@ static uintptr_t emit_slow(struct assembler *a, struct bt_vcpu *v, uintptr_t sto
     uint8_t *good = asm_jcc8(a, CC_Z);
     asm_mov_imm32(a, R11, BT_EXIT_FAULT);
     emit_leave_if(a, good, stored);
-    load_guest(a, v);
+    load_guest(a, f);
     load(a, R10, &v->slow_addr);
     load(a, R11, &v->slow_delta);
     load(a, R12, &v->scratch[0]);
@@ -187,8 +200,9 @@ static uintptr_t emit_slow(struct assembler *a, struct bt_vcpu *v, uintptr_t sto
 }
 
 /* Keeps EFLAGS and every register. */
-static uintptr_t emit_post(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool saved, uintptr_t stored)
 {
+    struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
     if (!saved) {
@@ -197,7 +211,7 @@ static uintptr_t emit_post(struct assembler *a, struct bt_vcpu *v, bool saved, u
     } else {
         store32(a, &v->flags_image, R13);
     }
-    save_guest_but_rax(a, v);
+    save_guest_but_rax(a, f);
     store(a, &v->scratch[0], R12);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_post);
@@ -210,14 +224,15 @@ static uintptr_t emit_post(struct assembler *a, struct bt_vcpu *v, bool saved, u
         load32(a, RAX, &v->flags_image);
         eax_to_flags(a);
     }
-    load_guest(a, v);
+    load_guest(a, f);
     load(a, R12, &v->scratch[0]);
     asm_byte(a, 0xc3);
     return here;
 }
 
-static uintptr_t emit_callout(struct assembler *a, struct bt_vcpu *v, bool saved, uintptr_t stored)
+static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bool saved, uintptr_t stored)
 {
+    struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
     if (saved) {
@@ -226,7 +241,7 @@ static uintptr_t emit_callout(struct assembler *a, struct bt_vcpu *v, bool saved
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
     }
-    save_guest_but_rax(a, v);
+    save_guest_but_rax(a, f);
     move64(a, RSI, R11);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_callout);
@@ -237,19 +252,18 @@ static uintptr_t emit_callout(struct assembler *a, struct bt_vcpu *v, bool saved
     emit_leave_if(a, good, stored);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
-    load_guest(a, v);
+    load_guest(a, f);
     asm_byte(a, 0xc3);
     return here;
 }
 
-void bt_glue_emit(struct bt_cache *c, struct assembler *a)
+static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_glue *g)
 {
-    struct bt_vcpu *v = c->vcpu;
-    struct bt_glue *g = &c->glue;
-    emit_enter(a, v, g);
+    struct bt_vcpu *v = f->v;
+    emit_enter(a, f, g);
     uintptr_t stored = emit_exit_stored(a, v);
-    g->exit = emit_exit(a, v, false, stored);
-    g->exit_saved = emit_exit(a, v, true, stored);
+    g->exit = emit_exit(a, f, false, stored);
+    g->exit_saved = emit_exit(a, f, true, stored);
     g->chain = emit_chain(a, v, g->exit);
     g->chain_saved = emit_chain(a, v, g->exit_saved);
     bt_emit_restore_flags(a); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
@@ -258,11 +272,17 @@ void bt_glue_emit(struct bt_cache *c, struct assembler *a)
     g->event_saved = emit_reason(a, BT_EXIT_EVENT, g->exit_saved);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
     g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
-    g->slow = emit_slow(a, v, stored);
-    g->post = emit_post(a, v, false, stored);
-    g->post_saved = emit_post(a, v, true, stored);
-    g->callout = emit_callout(a, v, false, stored);
-    g->callout_saved = emit_callout(a, v, true, stored);
+    g->slow = emit_slow(a, f, stored);
+    g->post = emit_post(a, f, false, stored);
+    g->post_saved = emit_post(a, f, true, stored);
+    g->callout = emit_callout(a, f, false, stored);
+    g->callout_saved = emit_callout(a, f, true, stored);
+}
+
+void bt_glue_emit(struct bt_cache *c, struct assembler *a)
+{
+    emit_form(a, &(struct glue_form){.v = c->vcpu, .wide = false}, &c->glue[0]);
+    emit_form(a, &(struct glue_form){.v = c->vcpu, .wide = true}, &c->glue[1]);
     if (a->overflow)
         abort();
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/legacy.h"
 
+#include "cpu/cpuid.h"
+
 #include <Zydis/Zydis.h>
 
 /* SDM vol. 2, AAA, AAS, DAA, DAS, AAM, AAD. Undefined flags: as AMD and Intel CPUs agree where they do, else by the
@@ -106,46 +108,6 @@ static void element_set(struct cpu *cpu, unsigned reg, unsigned index, unsigned 
         *vector_byte(cpu, reg, index * size + i) = (uint8_t)(value >> 8 * i);
 }
 
-static uint64_t gpr_or_zero(const struct cpu *cpu, unsigned reg)
-{
-    return reg == GPR_NONE ? 0 : cpu->gpr[reg];
-}
-
-/* VMASKMOVPS/PD, VPMASKMOVD/Q: elements whose mask is clear are not accessed at all, so they cannot fault. All stores
- * are checked before the first. */
-static int masked_move(struct cpu *cpu, const struct insn *in)
-{
-    bool integer = in->opcode >= 0x8c, store = integer ? in->opcode == 0x8e : in->opcode >= 0x2e;
-    unsigned size = integer ? (in->rex_w ? 8 : 4) : (in->opcode & 1 ? 8 : 4), count = (in->vex_l ? 32 : 16) / size;
-    uint64_t at =
-        gpr_or_zero(cpu, in->mem.base) + gpr_or_zero(cpu, in->mem.index) * in->mem.scale + (uint64_t)in->mem.disp;
-    uint64_t wrap = in->addrsize == 8 ? ~0ull : in->addrsize == 4 ? 0xffffffffull : 0xffffull, gva, value[8] = {0};
-    cpu_fpu_unload(cpu);
-    cpu->xsave[512] |= 7;
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t off = (at + i * size) & wrap;
-        if (!(element_get(cpu, in->vvvv.num, i, size) >> (8 * size - 1)))
-            continue;
-        if (!store && cpu_read_seg(cpu, in->mem.seg, off, &value[i], size))
-            return CPU_FAULT;
-        if (store && (cpu_segment_check(cpu, in->mem.seg, off, size, true, &gva) ||
-                      cpu_probe_linear(cpu, gva, size, MMU_WRITE | cpu_access_rights(cpu))))
-            return CPU_FAULT;
-    }
-    for (unsigned i = 0; i < count; i++) {
-        if (!store) {
-            element_set(cpu, in->reg.num, i, size, value[i]);
-        } else if (element_get(cpu, in->vvvv.num, i, size) >> (8 * size - 1)) {
-            value[i] = element_get(cpu, in->reg.num, i, size);
-            if (cpu_write_seg(cpu, in->mem.seg, (at + i * size) & wrap, &value[i], size))
-                return CPU_FAULT;
-        }
-    }
-    for (unsigned i = count * size; !store && i < 32; i++)
-        *vector_byte(cpu, in->reg.num, i) = 0;
-    return CPU_OK;
-}
-
 static int gather(struct cpu *cpu, const struct insn *in)
 {
     unsigned data = in->rex_w ? 8 : 4, index = in->opcode & 1 ? 8 : 4, length = in->vex_l ? 32 : 16;
@@ -202,11 +164,9 @@ int bt_legacy_execute(struct cpu *cpu, const struct insn *in)
     case ZYDIS_MNEMONIC_SALC:
         set_ax(cpu, ah_of(cpu), cpu->rflags & FLAG_CF ? 0xff : 0);
         break;
-    case ZYDIS_MNEMONIC_VMASKMOVPS:
-    case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVD:
-    case ZYDIS_MNEMONIC_VPMASKMOVQ:
-        r = masked_move(cpu, in);
+    case ZYDIS_MNEMONIC_NOP:
+        if (cpu->model->amd)
+            r = cpu_raise_fault(cpu, VECTOR_UD);
         break;
     default:
         r = in->mem.vsib ? gather(cpu, in) : cpu_raise_fault(cpu, VECTOR_UD);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Plain instructions that have no 64-bit host form or more than one memory access: the decimal adjusts, SALC, gathers,
- * masked moves.
+/* Plain instructions that have no 64-bit host form or more than one memory access: the decimal adjusts, SALC, gathers.
  */
 #ifndef RINGFOLD_BT_LEGACY_H
 #define RINGFOLD_BT_LEGACY_H

@@ -90,10 +90,21 @@ void bt_mode_update(struct bt_vcpu *v)
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;
     v->write_table = cpu->mmu.view[view].write;
-    if (mode != v->mode || cs->base != v->code_base || cs->limit != v->code_limit || !v->exec) {
+    uint64_t base = cs->base, limit = cs->limit;
+    if (cpu_code64(cpu)) {
+        mode = (mode & ~(uint32_t)BT_MODE_CODE_MASK) | INSN_MODE_64 | BT_MODE_STACK32 | BT_MODE_FLAT_CS |
+               BT_MODE_FLAT_DS | BT_MODE_FLAT_ES | BT_MODE_FLAT_SS;
+        base = 0;
+        limit = ~0ull;
+    } else if ((v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64) {
+        for (int i = 0; i < 8;
+             i++) /* what translated 32-bit code relies on; undefined after the switch (SDM vol. 1, 3.4.1.1) */
+            cpu->gpr[i] = (uint32_t)cpu->gpr[i];
+    }
+    if (mode != v->mode || base != v->code_base || limit != v->code_limit || !v->exec) {
         v->mode = mode;
-        v->code_base = cs->base;
-        v->code_limit = cs->limit;
+        v->code_base = base;
+        v->code_limit = limit;
         bt_cache_select(v->cache);
     }
 }
@@ -251,17 +262,17 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
 {
     struct cpu *cpu = &v->cpu;
     struct bt_cache *c = v->cache;
-    uint32_t lin = (uint32_t)(cpu->rip + v->code_base);
-    uint32_t map = v->exec[lin >> PAGE_SHIFT];
+    uint64_t lin = bt_linear(v, cpu->rip);
+    uint32_t map = v->exec[mmu_table_index(&cpu->mmu, lin)];
     *block = NULL;
-    if (cpu->rip <= v->code_limit && map) {
+    if (bt_target_good(v, cpu->rip) && map) {
         uint32_t entry = ((uint32_t *)(c->maps + map))[lin & PAGE_MASK];
         if (entry)
-            return c->glue.miss + entry;
+            return bt_glue_of(c, v->mode)->miss + entry;
     }
     struct walk at;
     struct mmu_fault fault;
-    if (cpu->rip > v->code_limit) {
+    if (!bt_target_good(v, cpu->rip)) {
         cpu_raise_fault_error(cpu, VECTOR_GP, 0);
         return 0;
     }
@@ -279,7 +290,7 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
     struct bt_block *b = bt_cache_find(c, page, lin & PAGE_MASK);
     if (b && b->second_gfn != ~0ull) { /* is the other page still the one it was made from? */
         gpa_t second;
-        uint32_t next = (lin | PAGE_MASK) + 1;
+        uint64_t next = bt_linear(v, cpu->rip + PAGE_SIZE - (lin & PAGE_MASK));
         if (mmu_translate(&cpu->mmu, next, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &second, &fault)) {
             cpu_raise_page_fault(cpu, &fault);
             return 0;
@@ -298,7 +309,7 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
 
 static void enter(struct bt_vcpu *v, uintptr_t host)
 {
-    void (*go)(uintptr_t) = (void (*)(uintptr_t))v->cache->glue.enter;
+    void (*go)(uintptr_t) = (void (*)(uintptr_t))bt_glue_of(v->cache, v->mode)->enter;
     bt_flags_to_image(v);
     if (!v->cpu.fpu_live)
         cpu_fpu_load(&v->cpu);
@@ -329,7 +340,7 @@ static void chain(struct bt_vcpu *v)
 static bool code_breakpoint_hit(struct bt_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
-    uint64_t hits = 0, lin = (uint32_t)(cpu->rip + v->code_base);
+    uint64_t hits = 0, lin = bt_linear(v, cpu->rip);
     if (!(v->mode & BT_MODE_SINGLE) || (cpu->rflags & EFLAGS_RF))
         return false;
     for (unsigned i = 0; i < 4; i++)
@@ -446,7 +457,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
         snprintf(err, err_len, "bt: the host CPU lacks BMI2, which translated code is made of");
         return NULL;
     }
-    struct bt_vcpu *v = bt_cache_create(options ? options->cache_size : 0, err, err_len);
+    struct bt_vcpu *v = bt_cache_create(options ? options->cache_size : 0, model->long_mode, err, err_len);
     if (!v)
         return NULL;
     int r = cpu_init(&v->cpu, mem, model, board, index);

@@ -111,6 +111,16 @@ static void part_write(struct bt_vcpu *v, int part, const uint8_t *from)
     }
 }
 
+static bool canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+static bool wide_code(const struct bt_vcpu *v)
+{
+    return (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+}
+
 static int check_alignment(struct bt_vcpu *v, uint64_t gva, unsigned size)
 {
     if (v->slow_info & BT_INFO_ALIGNED && gva & (size - 1))
@@ -130,6 +140,9 @@ static int slow_access(struct bt_vcpu *v)
         cpu_segment_check(&v->cpu, v->slow_info >> BT_INFO_SEG_SHIFT & 7, v->slow_addr, size, write, &gva))
         return CPU_FAULT;
     v->slow_addr = gva;
+    if (wide_code(v) && (!canonical(gva) || !canonical(gva + size - 1)))
+        return cpu_raise_fault_error(&v->cpu, (v->slow_info >> BT_INFO_SEG_SHIFT & 7) == SEG_SS ? VECTOR_SS : VECTOR_GP,
+                                     0);
     if (check_alignment(v, gva, size))
         return CPU_FAULT;
     unsigned first = PAGE_SIZE - (gva & PAGE_MASK);
@@ -138,7 +151,7 @@ static int slow_access(struct bt_vcpu *v)
     b->pending = false;
     if (access_part(v, 0, gva, crosses ? first : size, read, write))
         return CPU_FAULT;
-    if (crosses && access_part(v, 1, (uint32_t)(gva + first), size - first, read, write))
+    if (crosses && access_part(v, 1, wide_code(v) ? gva + first : (uint32_t)(gva + first), size - first, read, write))
         return CPU_FAULT;
     if (v->mode & BT_MODE_WATCH)
         bt_watch(&v->cpu, gva, size, write);
@@ -225,7 +238,7 @@ static int execute(struct bt_vcpu *v, const struct bt_site *site)
         cpu->rip = cpu->next_rip;
         return CPU_OK;
     }
-    if (site->insn.cls == INSN_GENERIC)
+    if (site->insn.cls == INSN_GENERIC && !site->insn.mem.masked)
         return bt_legacy_execute(cpu, &site->insn);
     v->int_delivered = is_software_interrupt(&site->insn);
     return cpu_execute(cpu, &site->insn);
@@ -236,7 +249,7 @@ int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     struct cpu *cpu = &v->cpu;
     const struct insn *in = &site->insn;
     uint32_t mode = v->mode;
-    uint64_t next = (uint32_t)(cpu->rip + in->len);
+    uint64_t next = wide_code(v) ? cpu->rip + in->len : (uint32_t)(cpu->rip + in->len);
     protect_vectors(v);
     v->stats.callouts++;
     v->smc_hit = false;

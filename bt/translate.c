@@ -96,9 +96,9 @@ static int fetch_address(struct bt_vcpu *v, uint64_t eip, gpa_t *out)
 {
     struct cpu *cpu = &v->cpu;
     struct mmu_fault fault;
-    uint64_t lin = (uint32_t)(eip + v->code_base);
+    uint64_t lin = bt_linear(v, eip);
     unsigned access = MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR);
-    if (eip > v->code_limit)
+    if (!bt_target_good(v, eip))
         return cpu_raise_fault_error(cpu, VECTOR_GP, 0);
     if (mmu_translate(&cpu->mmu, lin, access, out, &fault))
         return cpu_raise_page_fault(cpu, &fault);
@@ -113,6 +113,11 @@ static uint8_t fetch_byte(struct bt_vcpu *v, gpa_t at)
     return (uint8_t)v->cpu.board->mem_read(v->cpu.board->opaque, at, 1);
 }
 
+static uint64_t next_eip(const struct builder *b, uint64_t eip, unsigned len)
+{
+    return b->wide ? eip + len : (uint32_t)(eip + len);
+}
+
 /* Decodes the instruction at eip, byte by byte across the page's end. *crossed: the second page was needed. */
 static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct insn *in, bool *crossed)
 {
@@ -124,7 +129,7 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
         bytes[have] = fetch_byte(b->v, gpa_add(at, have));
     int len = insn_decode(in, bytes, have, b->mode & BT_MODE_CODE_MASK);
     if (len == 0 && have < 15) {
-        if (fetch_address(b->v, (uint32_t)(eip + room), &second))
+        if (fetch_address(b->v, next_eip(b, eip, room), &second))
             return CPU_FAULT;
         b->second_gfn = gpa_gfn(second);
         *crossed = true;
@@ -154,13 +159,13 @@ static int decode_block(struct builder *b, gpa_t at)
                 return CPU_FAULT;
             max = 1;
         }
-        if (eip + in->len - 1 > b->v->code_limit && b->count)
+        if (!b->wide && eip + in->len - 1 > b->v->code_limit && b->count)
             break;
-        if (eip + in->len - 1 > b->v->code_limit)
+        if (!b->wide && eip + in->len - 1 > b->v->code_limit)
             return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
         b->eips[b->count++] = eip;
         offset += in->len;
-        eip = (uint32_t)(eip + in->len);
+        eip = next_eip(b, eip, in->len);
         if (in->ends_block && !flags_insn_is_inline(b, in))
             break;
     }
@@ -176,15 +181,14 @@ void builder_record(struct builder *b)
     r->host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry);
     r->guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
     r->flags_saved = !b->eflags_valid && b->image_valid;
-    r->kind = b->in->vector ? BT_FAULT_VECTOR : b->in->x87 || b->in->mmx ? BT_FAULT_X87 : BT_FAULT_OTHER;
     b->block->record_count++;
 }
 
 static void cold_poll(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
-    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eip);
-    asm_jmp32(&b->a, b->c->glue.event);
+    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eip);
+    asm_jmp32(&b->a, b->glue->event);
 }
 
 static void emit_entry(struct builder *b)
@@ -299,7 +303,9 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
     b->second_gfn = ~0ull;
     b->count = b->cold_count = 0;
     b->ended = false;
-    b->lin = (uint32_t)(b->eip + v->code_base) >> PAGE_SHIFT;
+    b->wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+    b->glue = bt_glue_of(c, v->mode);
+    b->lin = bt_linear(v, b->eip) >> PAGE_SHIFT;
     if (decode_block(b, at))
         return NULL;
     liveness(b);

@@ -26,7 +26,9 @@ struct builder {
     struct bt_vcpu *v;
     struct bt_cache *c;
     struct assembler a;
+    const struct bt_glue *glue;
     uint32_t mode;
+    bool wide;                     /* 64-bit code */
     uint64_t gfn, lin, second_gfn; /* of the block's first byte */
     uint64_t eip;                  /* of the block */
     struct insn insns[BT_BLOCK_MAX_INSNS];
@@ -61,7 +63,16 @@ uint16_t flags_needed(const struct builder *b);
 void builder_record(struct builder *b);
 
 /* translate_memory.c */
-extern const uint8_t bt_host_gpr[8];
+/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (64-bit code's r10-r15). */
+unsigned host_gpr(const struct builder *b, unsigned guest);
+/* Whole registers between cpu->gpr and a scratch register; for guest registers that stay in memory. */
+void gpr_load(struct builder *b, unsigned host, unsigned guest);
+void gpr_store(struct builder *b, unsigned guest, unsigned host);
+/* OP_W in 64-bit code. */
+static inline uint32_t wide_op(const struct builder *b)
+{
+    return b->wide ? OP_W : 0;
+}
 /* The offset (effective address) of the current instruction's operand into reg, truncated to the address size. */
 void memory_offset(struct builder *b, unsigned reg);
 /* Emits address, check and table load for the ModRM operand, then op, then the cold part. size 0: insn's own. */

@@ -21,13 +21,12 @@ static bool exit_saved(const struct builder *b)
 static void exit_dispatch(struct builder *b)
 {
     asm_mov_imm32(&b->a, R11, BT_EXIT_DISPATCH);
-    asm_jmp32(&b->a, exit_saved(b) ? b->c->glue.exit_saved : b->c->glue.exit);
+    asm_jmp32(&b->a, exit_saved(b) ? b->glue->exit_saved : b->glue->exit);
 }
 
 static bool same_page(const struct builder *b, uint64_t target)
 {
-    uint32_t lin = (uint32_t)(target + b->v->code_base) >> PAGE_SHIFT;
-    return lin == b->lin && target <= b->v->code_limit && b->second_gfn == ~0ull;
+    return bt_linear(b->v, target) >> PAGE_SHIFT == b->lin && bt_target_good(b->v, target) && b->second_gfn == ~0ull;
 }
 
 static void cold_chain(struct builder *b, struct cold *c)
@@ -41,25 +40,31 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->backward = c->eip <= b->eip;
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
-    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)c->eip);
+    asm_store_imm64(&b->a, &b->v->cpu.rip, c->eip);
     asm_mov_imm32(&b->a, R11, c->info);
-    asm_jmp32(&b->a, e->flags_saved ? b->c->glue.chain_saved : b->c->glue.chain);
+    asm_jmp32(&b->a, e->flags_saved ? b->glue->chain_saved : b->glue->chain);
 }
 
 /* To another page: through the code map with constants; no flag is touched. */
 static void exit_by_map(struct builder *b, uint64_t target)
 {
-    uint32_t lin = (uint32_t)(target + b->v->code_base);
-    if (target > b->v->code_limit) {
-        asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)target);
+    uint64_t lin = bt_linear(b->v, target);
+    if (!bt_target_good(b->v, target)) {
+        asm_store_imm64(&b->a, &b->v->cpu.rip, target);
         exit_dispatch(b);
         return;
     }
-    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->exec), 0);
-    asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((lin >> PAGE_SHIFT) * 4)), 0);
-    asm_mov_imm32(&b->a, R10, (uint32_t)target);
+    uint64_t slot = mmu_table_index(&b->v->cpu.mmu, lin) * sizeof(uint32_t);
+    asm_op(&b->a, OP_MOV | OP_W, b->wide ? R12 : R11, rm_at(&b->v->exec), 0);
+    if (b->wide) {
+        asm_mov_imm64(&b->a, R11, slot);
+        asm_op(&b->a, OP_MOV, R11, rm_sib(R12, R11, 1, 0), 0);
+    } else {
+        asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)slot), 0);
+    }
+    asm_mov_imm64(&b->a, R10, target);
     asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((uintptr_t)b->c->maps + (lin & PAGE_MASK) * 4)), 0);
-    uintptr_t miss = b->c->glue.miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
+    uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
     asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
@@ -68,7 +73,7 @@ static void cold_by_map(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
     if (single(b)) {
-        asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)c->eip);
+        asm_store_imm64(&b->a, &b->v->cpu.rip, c->eip);
         exit_dispatch(b);
         return;
     }
@@ -94,27 +99,63 @@ void exit_direct(struct builder *b, uint64_t target)
         exit_by_map(b, target);
 }
 
-/* To the guest address in r10d. */
+/* The flags go to r13, so that what follows may destroy EFLAGS and leave through a saved entry. */
+static void exit_save_flags(struct builder *b)
+{
+    if (b->eflags_valid && !b->image_valid)
+        bt_emit_save_flags(&b->a);
+    b->image_valid = true;
+    b->eflags_valid = false;
+}
+
+static void jump_to_map_entry(struct builder *b, uintptr_t miss)
+{
+    asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R12, 4, (int32_t)(uintptr_t)b->c->maps), 0);
+    asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
+    asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
+/* To the guest address in r10, 64-bit code. */
+static void exit_indirect_wide(struct builder *b)
+{
+    struct assembler *a = &b->a;
+    uintptr_t miss = b->glue->miss - BT_ENTRY_SAVED;
+    exit_save_flags(b);
+    asm_op(a, OP_MOV | OP_W, R11, rm_reg(R10), 0); /* canonical: bits 47-63 all alike */
+    asm_op(a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
+    asm_byte(a, 47);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(R11), 1);
+    asm_group1_imm(a, true, GROUP1_CMP, rm_reg(R11), 1);
+    asm_jcc32(a, CC_A, miss);
+    asm_bextr(a, R11, R10, R15);
+    asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->exec), 0);
+    asm_op(a, OP_MOV, R11, rm_sib(R12, R11, 4, 0), 0);
+    asm_op(a, OP_MOV, R12, rm_reg(R10), 0);
+    asm_group1_imm(a, false, GROUP1_AND, rm_reg(R12), PAGE_MASK);
+    jump_to_map_entry(b, miss);
+}
+
+/* To the guest address in r10. */
 static void exit_indirect(struct builder *b)
 {
     struct assembler *a = &b->a;
     bool flat = b->mode & BT_MODE_FLAT_CS;
-    uintptr_t miss = b->c->glue.miss;
+    uintptr_t miss = b->glue->miss;
     if (single(b)) {
         asm_jmp32(a, exit_saved(b) ? miss - BT_ENTRY_SAVED : miss);
         return;
     }
-    if (!flat && b->eflags_valid) {
-        if (!b->image_valid)
-            bt_emit_save_flags(a);
-        b->eflags_valid = false;
-        b->image_valid = true;
+    if (b->wide) {
+        exit_indirect_wide(b);
+        return;
     }
+    if (!flat)
+        exit_save_flags(b);
     bool saved = exit_saved(b);
     unsigned lin = R10;
     if (!flat) {
         asm_op(a, OP_GROUP1_IMM32, GROUP1_CMP, rm_reg(R10), 4);
-        asm_u32(a, b->v->code_limit);
+        asm_u32(a, (uint32_t)b->v->code_limit);
         asm_jcc32(a, CC_A, miss - BT_ENTRY_SAVED);
         asm_op(a, OP_LEA, R12, rm_mem(R10, (int32_t)b->v->code_base), 0);
         lin = R12;
@@ -125,17 +166,14 @@ static void exit_indirect(struct builder *b)
     if (saved) {
         if (lin != R12)
             asm_op(a, OP_MOV, R12, rm_reg(lin), 0);
-        asm_op(a, OP_GROUP1_IMM32, GROUP1_AND, rm_reg(R12), 4);
-        asm_u32(a, PAGE_MASK);
+        asm_group1_imm(a, false, GROUP1_AND, rm_reg(R12), PAGE_MASK);
     } else { /* without touching the flags: shift the page number out and back */
         asm_mov_imm32(a, R15, 20);
         asm_shlx(a, false, R12, lin, R15);
         asm_shrx(a, false, R12, R12, R15);
     }
     asm_mov_imm32(a, R15, PAGE_SHIFT);
-    asm_op(a, OP_MOV, R11, rm_sib(R11, R12, 4, (int32_t)(uintptr_t)b->c->maps), 0);
-    asm_op(a, OP_LEA, R11, rm_mem(R11, (int32_t)(saved ? miss - BT_ENTRY_SAVED : miss)), 0);
-    asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
+    jump_to_map_entry(b, saved ? miss - BT_ENTRY_SAVED : miss);
 }
 
 /* ---- branches ---- */
@@ -143,6 +181,8 @@ static void exit_indirect(struct builder *b)
 static uint64_t branch_target(const struct builder *b)
 {
     uint64_t target = b->eips[b->cur + 1] + b->in->imm;
+    if (b->wide)
+        return target;
     return b->in->opsize == 2 ? target & 0xffff : target & 0xffffffff;
 }
 
@@ -156,20 +196,23 @@ static void translate_counted(struct builder *b, uint64_t target)
 {
     const struct insn *in = b->in;
     struct assembler *a = &b->a;
-    bool wide = in->addrsize == 4;
+    bool narrow = in->addrsize == 2;
+    uint32_t width = in->addrsize == 8 ? OP_W : narrow ? OP_66 : 0;
     uint8_t *zero_flag = NULL;
     flags_prepare(b);
     if (in->opcode != 0xe3) {
-        asm_op(a, OP_LEA, R12, rm_mem(RCX, -1), 0);
-        asm_op(a, OP_MOV | (wide ? 0 : OP_66), RCX, rm_reg(R12), 0);
+        asm_op(a, OP_LEA | (width & OP_W), R12, rm_mem(RCX, -1), 0);
+        asm_op(a, OP_MOV | width, RCX, rm_reg(R12), 0);
     }
     if (in->opcode == 0xe0)
         zero_flag = asm_jcc8(a, CC_Z);
     if (in->opcode == 0xe1)
         zero_flag = asm_jcc8(a, CC_NZ);
     asm_op(a, OP_MOV | OP_W, R12, rm_reg(RCX), 0);
-    if (!wide)
+    if (narrow)
         asm_op(a, OP_MOVZX16, RCX, rm_reg(RCX), 0);
+    else if (b->wide && in->addrsize == 4)
+        asm_op(a, OP_MOV, RCX, rm_reg(RCX), 0);
     uint8_t *is_zero = asm_jrcxz(a);
     asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
     if (in->opcode == 0xe3) { /* jcxz: not zero goes on */
@@ -202,56 +245,81 @@ static void translate_jcc(struct builder *b)
 
 /* ---- operands of the stack instructions ---- */
 
+static uint32_t operand_width(const struct builder *b)
+{
+    return b->in->opsize == 2 ? OP_66 : b->in->opsize == 8 ? OP_W : 0;
+}
+
+static void store_constant(struct builder *b, struct rm rm, uint64_t value)
+{
+    unsigned n = b->in->opsize == 2 ? 2 : 4;
+    if (b->in->opsize == 8 && (int64_t)value != (int32_t)value) {
+        asm_mov_imm64(&b->a, R12, value);
+        asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm, 0);
+        return;
+    }
+    asm_op(&b->a, OP_MOV_IMM | operand_width(b), 0, rm, n);
+    for (unsigned i = 0; i < n; i++)
+        asm_byte(&b->a, (uint8_t)(value >> 8 * i));
+}
+
 static void op_store_imm(struct builder *b, struct rm rm)
 {
-    uint32_t prefix = b->in->opsize == 2 ? OP_66 : 0;
-    unsigned n = b->in->opsize == 2 ? 2 : 4;
-    asm_op(&b->a, OP_MOV_IMM | prefix, 0, rm, n);
-    for (unsigned i = 0; i < n; i++)
-        asm_byte(&b->a, (uint8_t)(b->in->imm >> 8 * i));
+    store_constant(b, rm, b->in->imm);
 }
 
 /* The return address is a constant: absolute translations. */
 static void op_store_next(struct builder *b, struct rm rm)
 {
-    uint64_t next = b->eips[b->cur + 1];
-    uint32_t prefix = b->in->opsize == 2 ? OP_66 : 0;
-    unsigned n = b->in->opsize == 2 ? 2 : 4;
-    asm_op(&b->a, OP_MOV_IMM | prefix, 0, rm, n);
-    for (unsigned i = 0; i < n; i++)
-        asm_byte(&b->a, (uint8_t)(next >> 8 * i));
+    store_constant(b, rm, b->eips[b->cur + 1]);
 }
 
 static unsigned pushed_register(const struct insn *in)
 {
-    const struct insn_reg *r = in->opreg.cls == REGCLASS_GPR ? &in->opreg : &in->rm;
-    return bt_host_gpr[r->num & 7];
+    return in->opreg.cls == REGCLASS_GPR ? in->opreg.num : in->rm.num;
 }
 
 static void op_store_reg(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV_TO | (b->in->opsize == 2 ? OP_66 : 0), pushed_register(b->in), rm, 0);
+    unsigned host = host_gpr(b, pushed_register(b->in));
+    if (host == NO_REG) {
+        gpr_load(b, R12, pushed_register(b->in));
+        host = R12;
+    }
+    asm_op(&b->a, OP_MOV_TO | operand_width(b), host, rm, 0);
 }
 
 void op_store_r12(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV_TO | (b->in->opsize == 2 ? OP_66 : 0), R12, rm, 0);
+    asm_op(&b->a, OP_MOV_TO | operand_width(b), R12, rm, 0);
+}
+
+static void load(struct builder *b, unsigned host, struct rm rm)
+{
+    asm_op(&b->a, b->in->opsize == 2 ? OP_MOVZX16 : OP_MOV | operand_width(b), host, rm, 0);
 }
 
 void op_load_r12(struct builder *b, struct rm rm)
 {
-    if (b->in->opsize == 2)
-        asm_op(&b->a, OP_MOVZX16, R12, rm, 0);
-    else
-        asm_op(&b->a, OP_MOV, R12, rm, 0);
+    load(b, R12, rm);
 }
 
 static void op_load_r10(struct builder *b, struct rm rm)
 {
-    if (b->in->opsize == 2)
-        asm_op(&b->a, OP_MOVZX16, R10, rm, 0);
-    else
-        asm_op(&b->a, OP_MOV, R10, rm, 0);
+    load(b, R10, rm);
+}
+
+/* A value that outlives another access's check, which may use every scratch register. */
+static void op_load_kept(struct builder *b, struct rm rm)
+{
+    load(b, R12, rm);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+}
+
+static void op_store_kept(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    op_store_r12(b, rm);
 }
 
 /* ---- push, pop, leave ---- */
@@ -266,7 +334,7 @@ bool stack_is_inline(const struct builder *b, const struct insn *in)
     case ZYDIS_MNEMONIC_POP:
         return !in->mem.present;
     case ZYDIS_MNEMONIC_LEAVE:
-        return (b->mode & BT_MODE_STACK32) && in->opsize == 4 && segment_is_flat(b, SEG_SS);
+        return (b->mode & BT_MODE_STACK32) && in->opsize == (b->wide ? 8 : 4) && segment_is_flat(b, SEG_SS);
     default:
         return false;
     }
@@ -278,8 +346,8 @@ static void translate_push(struct builder *b)
     int size = in->opsize;
     void (*op)(struct builder *, struct rm) = op_store_imm;
     if (in->mem.present) {
-        memory_operand(b, (unsigned)size, true, false, op_load_r12);
-        op = op_store_r12;
+        memory_operand(b, (unsigned)size, true, false, op_load_kept);
+        op = op_store_kept;
     } else if (in->opreg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR) {
         op = op_store_reg;
     }
@@ -292,24 +360,32 @@ static void translate_pop(struct builder *b)
 {
     const struct insn *in = b->in;
     int size = in->opsize;
-    unsigned to = pushed_register(in);
+    unsigned guest = pushed_register(in), to = host_gpr(b, guest);
     stack_access(b, 0, (unsigned)size, false, op_load_r10);
     stack_adjust(b, size); /* pop esp: the loaded value wins */
-    asm_op(&b->a, OP_MOV | (size == 2 ? OP_66 : 0), to, rm_reg(R10), 0);
+    if (to == NO_REG)
+        asm_op(&b->a, OP_MOV_TO | operand_width(b), R10, rm_at(&b->v->cpu.gpr[guest]), 0);
+    else
+        asm_op(&b->a, OP_MOV | operand_width(b), to, rm_reg(R10), 0);
 }
 
 /* leave: the operand is [ebp] */
 static void translate_leave(struct builder *b)
 {
     struct insn leave = *b->in;
-    struct insn load = leave;
-    load.mem = (struct insn_mem){
-        .present = true, .seg = SEG_SS, .base = GPR_BP, .index = GPR_NONE, .scale = 1, .read = true, .size = 4};
-    load.addrsize = 4;
-    b->insns[b->cur] = load; /* the cold part of the operand looks at it again */
-    memory_operand(b, 4, true, false, op_load_r12);
-    asm_op(&b->a, OP_LEA, R14, rm_mem(RBP, 4), 0);
-    asm_op(&b->a, OP_MOV, RBP, rm_reg(R12), 0);
+    struct insn operand = leave;
+    operand.mem = (struct insn_mem){.present = true,
+                                    .seg = SEG_SS,
+                                    .base = GPR_BP,
+                                    .index = GPR_NONE,
+                                    .scale = 1,
+                                    .read = true,
+                                    .size = leave.opsize};
+    operand.addrsize = leave.opsize;
+    b->insns[b->cur] = operand; /* the cold part of the operand looks at it again */
+    memory_operand(b, leave.opsize, true, false, op_load_r12);
+    asm_op(&b->a, OP_LEA | wide_op(b), R14, rm_mem(RBP, leave.opsize), 0);
+    asm_op(&b->a, OP_MOV | wide_op(b), RBP, rm_reg(R12), 0);
 }
 
 void translate_stack(struct builder *b)
@@ -335,6 +411,8 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
     case INSN_JCC:
     case INSN_JMP:
     case INSN_CALL: {
+        if (b->wide)
+            return in->opsize != 2;
         uint64_t limit = b->v->code_limit; /* a target beyond the limit faults at the branch: in C */
         uint64_t next = b->eips[in - b->insns + 1], target = next + in->imm;
         target &= in->opsize == 2 ? 0xffff : 0xffffffff;
@@ -343,6 +421,8 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
     case INSN_JMP_IND:
     case INSN_CALL_IND:
     case INSN_RET:
+        if (b->wide)
+            return in->opsize == 8;
         return b->mode & BT_MODE_FLAT_CS || b->v->code_limit == 0xffff;
     default:
         return false;
@@ -356,15 +436,22 @@ static void push_return(struct builder *b)
     stack_adjust(b, -size);
 }
 
+/* The target of an indirect jump or call to r12, and for a call to where the push leaves it alone. */
 static void load_target(struct builder *b)
 {
     const struct insn *in = b->in;
     if (in->mem.present) {
-        memory_operand(b, in->opsize, true, false, op_load_r12);
+        memory_operand(b, in->opsize, true, false, op_load_kept);
         return;
     }
-    unsigned from = bt_host_gpr[in->rm.num & 7];
-    asm_op(&b->a, in->opsize == 2 ? OP_MOVZX16 : OP_MOV, R12, rm_reg(from), 0);
+    unsigned from = host_gpr(b, in->rm.num);
+    if (from == NO_REG) {
+        gpr_load(b, R12, in->rm.num);
+        from = R12;
+    }
+    load(b, R12, rm_reg(from));
+    if (in->cls == INSN_CALL_IND)
+        asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
 }
 
 void translate_control(struct builder *b)
@@ -383,13 +470,13 @@ void translate_control(struct builder *b)
         break;
     case INSN_JMP_IND:
         load_target(b);
-        asm_op(&b->a, OP_MOV, R10, rm_reg(R12), 0);
+        asm_op(&b->a, OP_MOV | wide_op(b), R10, rm_reg(R12), 0);
         exit_indirect(b);
         break;
     case INSN_CALL_IND:
         load_target(b);
         push_return(b);
-        asm_op(&b->a, OP_MOV, R10, rm_reg(R12), 0);
+        asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->scratch[1]), 0);
         exit_indirect(b);
         break;
     default: /* INSN_RET */

@@ -20,7 +20,7 @@ bool flags_insn_is_inline(const struct builder *b, const struct insn *in)
         return b->mode & BT_MODE_CPL0;
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_POPFD:
-        return (b->mode & BT_MODE_CPL0) && in->opsize == 4;
+        return (b->mode & BT_MODE_CPL0) && in->opsize == 4 && !b->wide;
     default:
         return false;
     }

@@ -29,13 +29,11 @@ static bool needs_c(const struct insn *in)
     case ZYDIS_MNEMONIC_DAA:
     case ZYDIS_MNEMONIC_DAS:
     case ZYDIS_MNEMONIC_SALC:
-    case ZYDIS_MNEMONIC_VMASKMOVPS:
-    case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVD:
-    case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return true;
+    case ZYDIS_MNEMONIC_NOP: /* the register form of PREFETCHW: a NOP for Intel, #UD for AMD */
+        return in->map == MAP_0F && in->opcode == 0x0d;
     default:
-        return in->mem.vsib;
+        return in->mem.vsib || in->mem.masked;
     }
 }
 
@@ -46,34 +44,47 @@ bool translate_is_inline(const struct builder *b, const struct insn *in)
 
 /* ---- re-encoding ---- */
 
-static unsigned host_number(const struct insn_reg *r)
-{
-    if (r->cls == REGCLASS_GPR)
-        return bt_host_gpr[r->num & 7];
-    if (r->cls == REGCLASS_GPR8H)
-        return r->num + 4u;
-    return r->num;
-}
-
 /* The operand names AH..BH and cannot, because another part of the instruction needs REX. */
-static bool high_conflict(const struct insn *in)
+static bool high_conflict(const struct builder *b)
 {
+    const struct insn *in = b->in;
     bool high = in->reg.cls == REGCLASS_GPR8H || in->rm.cls == REGCLASS_GPR8H || in->opreg.cls == REGCLASS_GPR8H;
-    bool rex = in->mem.present || (in->reg.cls == REGCLASS_GPR && bt_host_gpr[in->reg.num & 7] >= 8) ||
-               (in->rm.cls == REGCLASS_GPR && bt_host_gpr[in->rm.num & 7] >= 8);
+    bool rex = in->mem.present || (in->reg.cls == REGCLASS_GPR && host_gpr(b, in->reg.num) >= 8) ||
+               (in->rm.cls == REGCLASS_GPR && host_gpr(b, in->rm.num) >= 8);
     return high && rex;
 }
 
 struct fields {
-    unsigned reg, rm_register, opreg;
+    unsigned reg, rm_register, opreg, vvvv;
     bool high_reg, high_rm;
 };
 
-static struct fields host_fields(const struct insn *in, bool conflict)
+/* The host's number for a register field; stand_in for a guest register that stays in memory. */
+static unsigned field(const struct builder *b, const struct insn_reg *r, unsigned stand_in)
 {
-    struct fields f = {.reg = in->reg.cls == REGCLASS_NONE ? in->modrm_reg : host_number(&in->reg),
-                       .rm_register = in->rm.cls == REGCLASS_NONE ? in->modrm_rm : host_number(&in->rm),
-                       .opreg = host_number(&in->opreg),
+    if (r->cls == REGCLASS_GPR) {
+        unsigned host = host_gpr(b, r->num);
+        return host == NO_REG ? stand_in : host;
+    }
+    return r->cls == REGCLASS_GPR8H ? r->num + 4u : r->num;
+}
+
+/* Scratch registers for operands that stay in memory. With a memory operand r10 and r11 hold its address, but an
+ * operand that is only written may replace the delta (MULX), and one that is only read may share r12 with one that is
+ * only written (ANDN). */
+enum { STAND_IN_REG = R12, STAND_IN_RM = R10 };
+static unsigned stand_in_vvvv(const struct insn *in)
+{
+    return in->mem.present && !in->vvvv.write ? R12 : R11;
+}
+
+static struct fields host_fields(const struct builder *b, bool conflict)
+{
+    const struct insn *in = b->in;
+    struct fields f = {.reg = in->reg.cls == REGCLASS_NONE ? in->modrm_reg : field(b, &in->reg, STAND_IN_REG),
+                       .rm_register = in->rm.cls == REGCLASS_NONE ? in->modrm_rm : field(b, &in->rm, STAND_IN_RM),
+                       .opreg = field(b, &in->opreg, STAND_IN_REG),
+                       .vvvv = in->vvvv.cls == REGCLASS_NONE ? 0 : field(b, &in->vvvv, stand_in_vvvv(in)),
                        .high_reg = in->reg.cls == REGCLASS_GPR8H,
                        .high_rm = in->rm.cls == REGCLASS_GPR8H};
     if (conflict && f.high_reg) {
@@ -87,6 +98,23 @@ static struct fields host_fields(const struct insn *in, bool conflict)
     return f;
 }
 
+static bool stays_in_memory(const struct builder *b, const struct insn_reg *r)
+{
+    return r->cls == REGCLASS_GPR && host_gpr(b, r->num) == NO_REG;
+}
+
+static void stand_in_load(struct builder *b, const struct insn_reg *r, unsigned scratch)
+{
+    if (stays_in_memory(b, r) && (r->read || r->size < 4)) /* a narrow write keeps the rest */
+        gpr_load(b, scratch, r->num);
+}
+
+static void stand_in_store(struct builder *b, const struct insn_reg *r, unsigned scratch)
+{
+    if (stays_in_memory(b, r) && r->write)
+        gpr_store(b, r->num, scratch);
+}
+
 static void emit_immediates(struct builder *b)
 {
     const struct insn *in = b->in;
@@ -94,31 +122,33 @@ static void emit_immediates(struct builder *b)
         asm_byte(&b->a, in->bytes[in->len - in->imm_len + i]);
 }
 
-static bool integer_insn(const struct insn *in)
-{
-    return !in->x87 && !in->mmx && !in->vector;
-}
-
 /* VEX.W means nothing outside 64-bit mode where it would widen a general register or a scalar of the same name. */
 static bool vex_w(const struct insn *in)
 {
     bool general = in->reg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR || in->vvvv.cls == REGCLASS_GPR;
-    return in->rex_w && !general && !(in->mem.present && in->mem.size == 4);
+    return in->rex_w && (in->mode == INSN_MODE_64 || (!general && !(in->mem.present && in->mem.size == 4)));
 }
 
 static void emit_vex(struct builder *b, struct rm rm, const struct fields *f)
 {
     static const uint8_t pp[] = {[0] = 0, [0x66 & 0xf] = 1, [3] = 2, [2] = 3};
     const struct insn *in = b->in;
-    unsigned vvvv = in->vvvv.cls == REGCLASS_NONE ? 0 : host_number(&in->vvvv);
-    asm_vex(&b->a, in->map, pp[in->mandatory & 0xf], vex_w(in), in->vex_l, in->opcode, f->reg, vvvv, rm, in->imm_len);
+    if (!in->has_modrm) { /* vzeroupper, vzeroall */
+        asm_byte(&b->a, 0xc5);
+        asm_byte(&b->a, in->vex_l ? 0xfc : 0xf8);
+        asm_byte(&b->a, in->opcode);
+        return;
+    }
+    /* vbroadcasti128 as vbroadcastf128, which does the same: Capstone 4 does not know the former */
+    uint8_t opcode = in->map == MAP_0F38 && in->opcode == 0x5a ? 0x1a : in->opcode;
+    asm_vex(&b->a, in->map, pp[in->mandatory & 0xf], vex_w(in), in->vex_l, opcode, f->reg, f->vvvv, rm, in->imm_len);
     emit_immediates(b);
 }
 
 static uint32_t legacy_prefixes(const struct insn *in)
 {
     uint32_t op = 0;
-    if (integer_insn(in) ? in->opsize == 2 : in->has_66)
+    if (in->has_66)
         op |= OP_66;
     if (in->mandatory == 0x66)
         op |= OP_66;
@@ -128,6 +158,8 @@ static uint32_t legacy_prefixes(const struct insn *in)
         op |= OP_F3;
     if (in->lock)
         op |= OP_LOCK;
+    if (in->rex_w)
+        op |= OP_W;
     return op;
 }
 
@@ -137,7 +169,7 @@ static uint8_t opcode_without_short_forms(const struct insn *in, unsigned *reg, 
     *modrm_form = in->has_modrm;
     if (in->map != MAP_PRIMARY || in->encoding != ENCODING_LEGACY)
         return in->opcode;
-    if (in->opcode >= 0x40 && in->opcode <= 0x4f) { /* inc, dec r */
+    if (in->mode != INSN_MODE_64 && in->opcode >= 0x40 && in->opcode <= 0x4f) { /* inc, dec r */
         *reg = in->opcode >= 0x48;
         *modrm_form = true;
         return 0xff;
@@ -164,8 +196,9 @@ static void emit_opreg(struct builder *b, uint32_t prefixes, const struct fields
     const struct insn *in = b->in;
     if (prefixes & OP_66)
         asm_byte(&b->a, 0x66);
-    if (f->opreg & 8)
-        asm_byte(&b->a, 0x41);
+    unsigned rex = (prefixes & OP_W ? 8 : 0) | (f->opreg & 8 ? 1 : 0);
+    if (rex || (byte_register(&in->opreg) && f->opreg >= 4))
+        asm_byte(&b->a, (uint8_t)(0x40 | rex));
     if (in->map)
         asm_byte(&b->a, 0x0f);
     asm_byte(&b->a, (uint8_t)((in->opcode & 0xf8) | (f->opreg & 7)));
@@ -194,6 +227,8 @@ static void emit_legacy(struct builder *b, struct rm rm, struct fields f)
             asm_byte(&b->a, 0xf2);
         if (op & OP_F3)
             asm_byte(&b->a, 0xf3);
+        if (op & OP_W)
+            asm_byte(&b->a, 0x48);
         if (in->map)
             asm_byte(&b->a, 0x0f);
         asm_byte(&b->a, opcode);
@@ -217,17 +252,25 @@ static const struct insn_reg *high_operand(const struct insn *in)
 static void emit_reencoded(struct builder *b, struct rm rm)
 {
     const struct insn *in = b->in;
-    bool conflict = high_conflict(in);
-    struct fields f = host_fields(in, conflict);
-    unsigned high = conflict ? bt_host_gpr[high_operand(in)->num] : 0;
+    bool conflict = high_conflict(b);
+    struct fields f = host_fields(b, conflict);
+    unsigned high = conflict ? host_gpr(b, high_operand(in)->num) : 0;
     if (conflict)
         asm_rorx(&b->a, true, TEMP_HIGH, high, 8);
+    stand_in_load(b, &in->reg, f.reg);
+    stand_in_load(b, &in->rm, f.rm_register);
+    stand_in_load(b, &in->opreg, f.opreg);
+    stand_in_load(b, &in->vvvv, f.vvvv);
     if (rm.kind == RM_REG)
         rm = rm_reg(f.rm_register);
     if (in->encoding == ENCODING_VEX)
         emit_vex(b, rm, &f);
     else
         emit_legacy(b, rm, f);
+    stand_in_store(b, &in->vvvv, f.vvvv);
+    stand_in_store(b, &in->rm, f.rm_register);
+    stand_in_store(b, &in->opreg, f.opreg);
+    stand_in_store(b, &in->reg, f.reg); /* last: MULX with one register twice keeps the high half */
     if (conflict && high_operand(in)->write) {
         asm_rorx(&b->a, true, high, high, 8);
         asm_op(&b->a, OP_MOV8 | OP_BYTE_REG, high, rm_reg(TEMP_HIGH), 0);
@@ -237,9 +280,10 @@ static void emit_reencoded(struct builder *b, struct rm rm)
 
 /* ---- operands that need more than the plain form ---- */
 
-/* bt [mem], reg with reg inside one operand: the bit number in r12. */
+/* bt [mem], reg with reg inside one operand. */
 static void op_bit_string(struct builder *b, struct rm rm)
 {
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
     uint32_t op = legacy_prefixes(b->in) | b->in->opcode | (uint32_t)b->in->map << 8;
     asm_op(&b->a, op, R12, rm, 0);
 }
@@ -256,13 +300,20 @@ static void op_implicit_di(struct builder *b, struct rm rm)
 static void translate_lea(struct builder *b)
 {
     const struct insn *in = b->in;
-    unsigned to = bt_host_gpr[in->reg.num & 7];
-    if (in->opsize == 4) {
-        memory_offset(b, to);
+    unsigned to = host_gpr(b, in->reg.num), scratch = to == NO_REG ? R10 : to;
+    if (in->opsize == 2) {
+        memory_offset(b, R10);
+        if (to == NO_REG)
+            asm_op(&b->a, OP_MOV_TO | OP_66, R10, rm_at(&b->v->cpu.gpr[in->reg.num]), 0);
+        else
+            asm_op(&b->a, OP_MOV | OP_66, to, rm_reg(R10), 0);
         return;
     }
-    memory_offset(b, R10);
-    asm_op(&b->a, OP_MOV | OP_66, to, rm_reg(R10), 0);
+    memory_offset(b, scratch);
+    if (in->opsize == 4 && in->addrsize == 8)
+        asm_op(&b->a, OP_MOV, scratch, rm_reg(scratch), 0);
+    if (to == NO_REG)
+        gpr_store(b, in->reg.num, R10);
 }
 
 void translate_generic(struct builder *b)
@@ -272,7 +323,7 @@ void translate_generic(struct builder *b)
         translate_lea(b);
         return;
     }
-    if (in->mem.present && in->mem.size == 0) /* nop, prefetch */
+    if ((in->mem.present && in->mem.size == 0) || in->mnemonic == ZYDIS_MNEMONIC_NOP) /* nop, prefetch */
         return;
     if (in->mem.present) {
         /* a masked store keeps bytes, which a bounce buffer must hold before */
@@ -295,9 +346,9 @@ void callout_emit(struct builder *b, uint32_t flags)
     struct bt_site *site = &c->sites[c->site_count++];
     site->insn = *b->in;
     site->flags = flags;
-    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur]);
+    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);
-    asm_call32(&b->a, b->eflags_valid || !b->image_valid ? c->glue.callout : c->glue.callout_saved);
+    asm_call32(&b->a, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);
 }
 
 void translate_callout(struct builder *b, uint32_t flags)

@@ -20,7 +20,23 @@
 
 #include <Zydis/Zydis.h>
 
-const uint8_t bt_host_gpr[8] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI};
+unsigned host_gpr(const struct builder *b, unsigned guest)
+{
+    static const uint8_t host[10] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9};
+    if (!b->wide)
+        return host[guest & 7];
+    return guest < 10 ? host[guest] : NO_REG;
+}
+
+void gpr_load(struct builder *b, unsigned host, unsigned guest)
+{
+    asm_op(&b->a, OP_MOV | OP_W, host, rm_at(&b->v->cpu.gpr[guest & 15]), 0);
+}
+
+void gpr_store(struct builder *b, unsigned guest, unsigned host)
+{
+    asm_op(&b->a, OP_MOV_TO | OP_W, host, rm_at(&b->v->cpu.gpr[guest & 15]), 0);
+}
 
 #define SCRATCH_ADDRESS R10
 #define SCRATCH_DELTA R11
@@ -28,6 +44,8 @@ const uint8_t bt_host_gpr[8] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI};
 /* Data accesses through CS are rare and never writable: they take the checked form. */
 bool segment_is_flat(const struct builder *b, unsigned seg)
 {
+    if (b->wide)
+        return seg != SEG_FS && seg != SEG_GS;
     switch (seg) {
     case SEG_DS:
         return b->mode & BT_MODE_FLAT_DS;
@@ -40,24 +58,41 @@ bool segment_is_flat(const struct builder *b, unsigned seg)
     }
 }
 
-static uint8_t host_or_none(uint8_t guest)
+/* A register of the address: where it is, fetched to scratch when it stays in memory. */
+static uint8_t address_register(struct builder *b, uint8_t guest, unsigned scratch)
 {
-    return guest == GPR_NONE ? NO_REG : bt_host_gpr[guest & 7];
+    if (guest == GPR_NONE)
+        return NO_REG;
+    unsigned host = host_gpr(b, guest);
+    if (host != NO_REG)
+        return (uint8_t)host;
+    gpr_load(b, scratch, guest);
+    return (uint8_t)scratch;
+}
+
+static void constant_address(struct builder *b, unsigned reg, uint64_t address)
+{
+    unsigned size = b->in->addrsize;
+    asm_mov_imm64(&b->a, reg, size == 2 ? address & 0xffff : size == 4 ? address & 0xffffffff : address);
 }
 
 void memory_offset(struct builder *b, unsigned reg)
 {
     const struct insn_mem *m = &b->in->mem;
-    uint8_t base = host_or_none(m->base), index = m->vsib ? NO_REG : host_or_none(m->index);
+    uint32_t wide = b->in->addrsize == 8 ? OP_W : 0;
+    if (m->base == GPR_IP) {
+        constant_address(b, reg, b->eips[b->cur + 1] + (uint64_t)m->disp);
+        return;
+    }
+    uint8_t base = address_register(b, m->base, R10), index = m->vsib ? NO_REG : address_register(b, m->index, R11);
     if (base == NO_REG && index == NO_REG) {
-        uint32_t disp = (uint32_t)m->disp;
-        asm_mov_imm32(&b->a, reg, b->in->addrsize == 2 ? disp & 0xffff : disp);
+        constant_address(b, reg, (uint64_t)m->disp);
         return;
     }
     if (index == NO_REG && m->disp == 0)
-        asm_op(&b->a, OP_MOV, reg, rm_reg(base), 0);
+        asm_op(&b->a, OP_MOV | wide, reg, rm_reg(base), 0);
     else
-        asm_op(&b->a, OP_LEA, reg, rm_sib(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp), 0);
+        asm_op(&b->a, OP_LEA | wide, reg, rm_sib(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp), 0);
     if (b->in->addrsize == 2)
         asm_op(&b->a, OP_MOVZX16, reg, rm_reg(reg), 0);
 }
@@ -67,14 +102,21 @@ void memory_offset(struct builder *b, unsigned reg)
 static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t info)
 {
     if (c->address != SCRATCH_ADDRESS)
-        asm_op(&b->a, OP_MOV, SCRATCH_ADDRESS, rm_reg(c->address), 0);
-    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur]);
+        asm_op(&b->a, OP_MOV | OP_W, SCRATCH_ADDRESS, rm_reg(c->address), 0);
+    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm32(&b->a, SCRATCH_DELTA, info);
-    asm_call32(&b->a, b->c->glue.slow);
+    asm_call32(&b->a, b->glue->slow);
 }
 
+/* The table's entry for an address to r11. 64-bit code fetches the table's own address to r12. */
 static void table_load(struct builder *b, unsigned address, bool write)
 {
+    if (b->wide) {
+        asm_bextr(&b->a, SCRATCH_DELTA, address, R15);
+        asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(write ? &b->v->write_table : &b->v->read_table), 0);
+        asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(R12, SCRATCH_DELTA, 8, 0), 0);
+        return;
+    }
     asm_shrx(&b->a, false, SCRATCH_DELTA, address, R15);
     asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(write ? R9 : R8, SCRATCH_DELTA, 8, 0), 0);
 }
@@ -117,8 +159,8 @@ static void cold_memory(struct builder *b, struct cold *c)
     flags_prepare(b);
     c->op(b, rm_sib(SCRATCH_DELTA, SCRATCH_ADDRESS, 1, 0));
     flags_after(b);
-    asm_store_imm32(&b->a, &b->v->cpu.rip, (uint32_t)b->eips[b->cur + 1]);
-    asm_call32(&b->a, b->eflags_valid ? b->c->glue.post : b->c->glue.post_saved);
+    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur + 1]);
+    asm_call32(&b->a, b->eflags_valid ? b->glue->post : b->glue->post_saved);
     asm_jmp32(&b->a, c->back[1]);
 }
 
@@ -152,6 +194,10 @@ static void emit_checks(struct builder *b, struct cold *c, bool must_align)
 static void segment_base_and_limit(struct builder *b, struct cold *c, unsigned seg)
 {
     struct bt_seg_cache *s = &b->v->seg[seg];
+    if (b->wide) { /* FS, GS: no limit */
+        asm_op(&b->a, OP_ADD | OP_W, SCRATCH_ADDRESS, rm_at(&s->base), 0);
+        return;
+    }
     asm_op(&b->a, OP_CMP | OP_W, SCRATCH_ADDRESS, rm_at(c->write ? &s->write_limit : &s->read_limit), 0);
     c->from[2] = asm_jcc32(&b->a, CC_G, 0);
     asm_op(&b->a, OP_ADD, SCRATCH_ADDRESS, rm_at(&s->base), 0);
@@ -164,29 +210,38 @@ bool memory_is_bit_string(const struct insn *in)
             in->mnemonic == ZYDIS_MNEMONIC_BTR || in->mnemonic == ZYDIS_MNEMONIC_BTC);
 }
 
-/* bt [mem], reg reaches bits beyond the operand (SDM vol. 2, BT): moves the address to the element that holds the bit.
- */
+/* bt [mem], reg reaches bits beyond the operand (SDM vol. 2, BT): moves the address to the element that holds the bit,
+ * and keeps the bit's number in the vCPU, because the check may use every scratch register. */
 static void bit_string_address(struct builder *b)
 {
-    unsigned reg = bt_host_gpr[b->in->reg.num & 7], size = b->in->opsize;
+    unsigned guest = b->in->reg.num, reg = host_gpr(b, guest), size = b->in->opsize;
+    uint32_t wide = b->in->addrsize == 8 ? OP_W : 0;
+    if (reg == NO_REG) {
+        gpr_load(b, R12, guest);
+        reg = R12;
+    }
     if (size == 2)
-        asm_op(&b->a, 0x1bf, R12, rm_reg(reg), 0); /* movsx */
+        asm_op(&b->a, 0x1bf | wide, R11, rm_reg(reg), 0); /* movsx */
+    else if (size == 4 && wide)
+        asm_op(&b->a, 0x63 | wide, R11, rm_reg(reg), 0); /* movsxd */
     else
-        asm_op(&b->a, OP_MOV, R12, rm_reg(reg), 0);
-    asm_op(&b->a, OP_SHIFT_IMM, 7, rm_reg(R12), 1);
-    asm_byte(&b->a, size == 2 ? 4 : 5);
-    asm_op(&b->a, OP_LEA, SCRATCH_ADDRESS, rm_sib(SCRATCH_ADDRESS, R12, (uint8_t)size, 0), 0);
+        asm_op(&b->a, OP_MOV | wide, R11, rm_reg(reg), 0);
+    asm_op(&b->a, OP_SHIFT_IMM | wide, 7, rm_reg(R11), 1);
+    asm_byte(&b->a, size == 2 ? 4 : size == 4 ? 5 : 6);
+    asm_op(&b->a, OP_LEA | wide, SCRATCH_ADDRESS, rm_sib(SCRATCH_ADDRESS, R11, (uint8_t)size, 0), 0);
     if (b->in->addrsize == 2)
         asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
     asm_op(&b->a, OP_MOV, R12, rm_reg(reg), 0);
     asm_group1_imm(&b->a, false, GROUP1_AND, rm_reg(R12), (int32_t)size * 8 - 1);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
 }
 
 /* The simplest operand, [reg], needs no address register of its own. */
 static bool address_is_register(const struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
-    return b->in->addrsize == 4 && m->base != GPR_NONE && (m->index == GPR_NONE && !m->vsib) && m->disp == 0 &&
+    return b->in->addrsize == (b->wide ? 8 : 4) && m->base != GPR_NONE && m->base != GPR_IP &&
+           host_gpr(b, m->base) != NO_REG && (m->index == GPR_NONE && !m->vsib) && m->disp == 0 &&
            segment_is_flat(b, m->seg) && !memory_is_bit_string(b->in);
 }
 
@@ -202,7 +257,7 @@ void memory_operand(struct builder *b, unsigned size, bool read, bool write, voi
     c->address = SCRATCH_ADDRESS;
     flags_clobber(b);
     if (address_is_register(b)) {
-        c->address = bt_host_gpr[m->base];
+        c->address = host_gpr(b, m->base);
     } else {
         memory_offset(b, SCRATCH_ADDRESS);
         if (memory_is_bit_string(b->in))
@@ -254,7 +309,7 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
     if (wide && flat && delta == 0) {
         c->address = R14;
     } else {
-        asm_op(&b->a, OP_LEA, SCRATCH_ADDRESS, rm_mem(R14, delta), 0);
+        asm_op(&b->a, OP_LEA | wide_op(b), SCRATCH_ADDRESS, rm_mem(R14, delta), 0);
         if (!wide)
             asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
         if (!flat)
@@ -273,7 +328,7 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
 void stack_adjust(struct builder *b, int n)
 {
     if (b->mode & BT_MODE_STACK32) {
-        asm_op(&b->a, OP_LEA, R14, rm_mem(R14, n), 0);
+        asm_op(&b->a, OP_LEA | wide_op(b), R14, rm_mem(R14, n), 0);
         return;
     }
     asm_op(&b->a, OP_LEA, R11, rm_mem(R14, n), 0);

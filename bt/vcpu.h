@@ -10,6 +10,12 @@
  *   r10, r11, r12                 scratch inside one instruction (address, delta, value)
  *   r13                           the flags image, when the arithmetic flags are saved (see translate.c)
  *   rsp                           the host stack
+ * and of 64-bit mode:
+ *   rax rcx rdx rbx rbp rsi rdi r8 r9   the guest registers of the same name
+ *   r14                           guest RSP
+ *   r10, r11, r12, r13            as above; r12 also holds the table's address during a check
+ *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
+ * Guest R10-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
 #define RINGFOLD_BT_VCPU_H
@@ -89,7 +95,7 @@ struct bt_vcpu {
     bool int_delivered;   /* the instruction was INT n: no single-step trap after it */
     uint32_t held_events; /* INTR while IF is clear: kept out of the poll word */
     uint64_t code_base;   /* CS base that linear = eip + code_base uses */
-    uint32_t code_limit;
+    uint64_t code_limit;
     bool in_code;        /* between enter and exit: a host signal belongs to the guest */
     bool smc_hit;        /* a block was invalidated since the flag was cleared */
     uint64_t watch_hits; /* DR6 bits of data breakpoints met by the current instruction */
@@ -124,6 +130,19 @@ struct bt_vcpu {
 static inline struct bt_vcpu *bt_of(struct cpu *cpu)
 {
     return (struct bt_vcpu *)cpu;
+}
+
+/* The linear address of an instruction pointer in the current mode. */
+static inline uint64_t bt_linear(const struct bt_vcpu *v, uint64_t rip)
+{
+    return (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64 ? rip : (uint32_t)(rip + v->code_base);
+}
+/* May the instruction pointer be this? Within CS's limit, or canonical. */
+static inline bool bt_target_good(const struct bt_vcpu *v, uint64_t rip)
+{
+    if ((v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64)
+        return (uint64_t)((int64_t)(rip << 16) >> 16) == rip;
+    return rip <= v->code_limit;
 }
 
 /* run.c */

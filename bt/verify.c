@@ -19,10 +19,17 @@
 struct scan {
     struct bt_cache *c;
     uintptr_t start, end;
+    uint32_t mode;                                                     /* enum bt_mode_bits */
+    enum { TABLE_NONE, TABLE_READ, TABLE_WRITE } table;                /* what r12 holds, in 64-bit mode's form */
     enum { DELTA_NONE, DELTA_LOADED, DELTA_TESTED, DELTA_GOOD } delta; /* what r11 holds */
     bool delta_writes;                                                 /* it came from the write table */
     bool tested;                                                       /* `test r11, r11` was the last instruction */
 };
+
+static bool wide(const struct scan *s)
+{
+    return (s->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+}
 
 static bool in_glue(const struct scan *s, uintptr_t at)
 {
@@ -110,12 +117,20 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         return m->base == X86_REG_R11 && m->index != X86_REG_INVALID && m->disp == 0 && m->scale == 1
                    ? check_guest_operand(s, i, op)
                    : NULL;
-    if ((m->base == X86_REG_R8 || m->base == X86_REG_R9) && m->index == X86_REG_R11 && m->scale == 8 && m->disp == 0 &&
-        is_load_to(i, X86_REG_R11)) {
+    if (!wide(s) && (m->base == X86_REG_R8 || m->base == X86_REG_R9) && m->index == X86_REG_R11 && m->scale == 8 &&
+        m->disp == 0 && is_load_to(i, X86_REG_R11)) {
         s->delta = DELTA_LOADED;
         s->delta_writes = m->base == X86_REG_R9;
         return NULL;
     }
+    if (wide(s) && m->base == X86_REG_R12 && m->index == X86_REG_R11 && m->scale == 8 && m->disp == 0 &&
+        is_load_to(i, X86_REG_R11) && s->table != TABLE_NONE) {
+        s->delta = DELTA_LOADED;
+        s->delta_writes = s->table == TABLE_WRITE;
+        return NULL;
+    }
+    if (wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R12 && m->index == X86_REG_R11)
+        return NULL; /* the code map */
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
         return NULL;
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
@@ -149,6 +164,17 @@ static bool is_family(x86_reg r, x86_reg r64, x86_reg r32, x86_reg r16, x86_reg 
     return r == r64 || r == r32 || r == r16 || r == r8;
 }
 
+/* mov r12, [rip -> read_table or write_table] */
+static int table_loaded(const struct scan *s, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    if (i->id != X86_INS_MOV || x->operands[1].type != X86_OP_MEM || x->operands[1].mem.base != X86_REG_RIP)
+        return TABLE_NONE;
+    uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp);
+    const struct bt_vcpu *v = s->c->vcpu;
+    return at == (uintptr_t)&v->read_table ? TABLE_READ : at == (uintptr_t)&v->write_table ? TABLE_WRITE : TABLE_NONE;
+}
+
 static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
 {
     cs_regs read, written;
@@ -159,6 +185,11 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
         x86_reg r = written[k];
         if (is_family(r, X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL) && i->id != X86_INS_CALL)
             return "writes the host stack pointer";
+        if (is_family(r, X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B))
+            s->table = table_loaded(s, i);
+        if (wide(s) && (is_family(r, X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B) ||
+                        is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B)))
+            continue;
         if (is_family(r, X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B) ||
             is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B))
             return "writes a table register";
@@ -189,7 +220,7 @@ static bool is_branch(const cs_insn *i)
 /* Follows what r11 holds across the instruction. */
 static void track_delta(struct scan *s, const cs_insn *i)
 {
-    if (i->id == X86_INS_CALL && (uintptr_t)i->detail->x86.operands[0].imm == s->c->glue.slow) {
+    if (i->id == X86_INS_CALL && (uintptr_t)i->detail->x86.operands[0].imm == bt_glue_of(s->c, s->mode)->slow) {
         s->delta = DELTA_GOOD;
         s->delta_writes = true; /* the access kind is the slow path's business */
     } else if (i->id == X86_INS_JMP) {
@@ -224,7 +255,8 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     return bad;
 }
 
-const char *bt_verify_code(struct bt_cache *c, const uint8_t *code, size_t size, uintptr_t address, size_t *where)
+const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *code, size_t size, uintptr_t address,
+                           size_t *where)
 {
     static _Thread_local csh handle;
     if (!handle) {
@@ -232,7 +264,7 @@ const char *bt_verify_code(struct bt_cache *c, const uint8_t *code, size_t size,
             return "the verifier could not start";
         cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
     }
-    struct scan s = {.c = c, .start = address, .end = address + size};
+    struct scan s = {.c = c, .mode = mode, .start = address, .end = address + size};
     cs_insn *insn = cs_malloc(handle);
     const uint8_t *p = code;
     size_t left = size;
@@ -254,7 +286,7 @@ void bt_verify_block(struct bt_cache *c, const struct bt_block *b)
     uintptr_t start = b->entry - BT_ENTRY_SAVED;
     size_t where = 0, size = b->size + BT_ENTRY_SAVED;
     const uint8_t *code = (const uint8_t *)start;
-    const char *bad = bt_verify_code(c, code, size, start, &where);
+    const char *bad = bt_verify_code(c, c->pages[b->page].mode, code, size, start, &where);
     if (!bad)
         return;
     fprintf(stderr,

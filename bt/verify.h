@@ -10,6 +10,7 @@
  * which nothing may run. Heavy: the FPU must be unloaded. */
 void bt_verify_block(struct bt_cache *c, const struct bt_block *b);
 /* The same as a question, for tests: NULL when good, else the reason; *where: offset of the bad instruction. */
-const char *bt_verify_code(struct bt_cache *c, const uint8_t *code, size_t size, uintptr_t address, size_t *where);
+const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *code, size_t size, uintptr_t address,
+                           size_t *where);
 
 #endif

@@ -52,7 +52,7 @@ static inline uint8_t *table_lookup(const struct cpu *cpu, uint64_t gva, unsigne
         return NULL;
     const struct mmu_table_set *t = &cpu->mmu.view[mmu_view(&cpu->mmu, access)];
     const uint64_t *table = (access & MMU_ACCESS_MASK) == MMU_WRITE ? t->write : t->read;
-    uint64_t delta = table[cpu->mmu.wide ? (int64_t)gva >> PAGE_SHIFT : (int64_t)(gva >> PAGE_SHIFT)];
+    uint64_t delta = table[mmu_table_index(&cpu->mmu, gva)];
     return delta ? (uint8_t *)(uintptr_t)(gva + delta) : NULL;
 }
 

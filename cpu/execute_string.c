@@ -129,7 +129,7 @@ static bool find_host(struct string_op *s, uint64_t gva, uint64_t n, bool write,
         gva = (uint32_t)gva;
     const struct mmu_table_set *t = &mmu->view[mmu_view(mmu, access)];
     const uint64_t *table = write ? t->write : t->read;
-    uint64_t delta = table[mmu->wide ? (int64_t)gva >> PAGE_SHIFT : (int64_t)(gva >> PAGE_SHIFT)];
+    uint64_t delta = table[mmu_table_index(mmu, gva)];
     side->code = false;
     if (delta) {
         side->host = (uint8_t *)(uintptr_t)(gva + delta);

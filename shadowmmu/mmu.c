@@ -25,7 +25,7 @@
 enum { FILL_MAX = 1 << 18, FILL_HASH = 1 << 14 };
 
 struct mmu_fill {
-    int64_t page; /* table index */
+    uint64_t page; /* table index */
     uint64_t gfn;
     uint32_t next; /* in the gfn's chain, 0: end */
     uint8_t view;
@@ -41,13 +41,13 @@ static uint64_t *table_reserve(bool wide)
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    return wide ? (uint64_t *)((uint8_t *)p + size / 2) : p;
+    return p;
 }
 
 static void table_release(uint64_t *t, bool wide)
 {
     if (t)
-        munmap(wide ? (uint8_t *)t - TABLE_48 / 2 : (uint8_t *)t, wide ? TABLE_48 : TABLE_32);
+        munmap(t, wide ? TABLE_48 : TABLE_32);
 }
 
 static void *reserve(uint64_t size)
@@ -88,11 +88,6 @@ void mmu_destroy(struct mmu *mmu)
         munmap(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
     mmu->fills = NULL;
     mmu->fill_hash = NULL;
-}
-
-static int64_t table_index(const struct mmu *mmu, uint64_t gva)
-{
-    return mmu->wide ? (int64_t)gva >> PAGE_SHIFT : (int64_t)((uint32_t)gva >> PAGE_SHIFT);
 }
 
 static uint32_t gfn_hash(uint64_t gfn)
@@ -140,7 +135,7 @@ void mmu_flush(struct mmu *mmu, bool global_too)
 
 void mmu_invlpg(struct mmu *mmu, uint64_t gva)
 {
-    int64_t page = table_index(mmu, gva);
+    uint64_t page = mmu_table_index(mmu, gva);
     mmu->stats.invlpg++;
     for (int v = 0; v < MMU_VIEW_COUNT; v++) {
         mmu->view[v].read[page] = 0;
@@ -221,7 +216,7 @@ static void fill(struct mmu *mmu, uint64_t gva, enum mmu_view view, const struct
                  bool writing)
 {
     uint64_t gfn = gpa_gfn(w->addr);
-    int64_t index = table_index(mmu, gva);
+    uint64_t index = mmu_table_index(mmu, gva);
     uint64_t gva_page = gva & ~(uint64_t)PAGE_MASK;
     uint64_t *read = &mmu->view[view].read[index], *write = &mmu->view[view].write[index];
     uint8_t flags = mmu->mem->flags[gfn];

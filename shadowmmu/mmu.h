@@ -2,8 +2,8 @@
 /* One vCPU's memory management unit: guest page walks and the flat shadow tables.
  *
  * A shadow table holds, for each guest-virtual page, the host delta (hva - gva of the page), or 0 for "not here". It is
- * reserved, not allocated: the host's demand-zero paging makes it sparse. Index: gva >> 12, for 32-bit address spaces
- * unsigned, for 48-bit ones signed (the pointer points to the middle).
+ * reserved, not allocated: the host's demand-zero paging makes it sparse. Index: bits 12-31 of the address, or bits
+ * 12-47 for a CPU with long mode (mmu_table_index).
  *
  * Tables are kept per access (read, write, execute) and per view (user, supervisor, supervisor that may not touch user
  * pages: SMAP). "Write not here" is how every trap is taken: dirty tracking, code pages, ROM, MMIO, traced pages.
@@ -99,6 +99,13 @@ enum mmu_result {
  * MEMORY_PAGE_CODE gives MMU_OK without a fill; the caller must report the write to the translator. */
 enum mmu_result mmu_access(struct mmu *mmu, uint64_t gva, unsigned access, uint8_t **hva, gpa_t *addr,
                            struct mmu_fault *fault);
+
+/* Where a page's entries are. Bits 48-63 do not count: who may pass addresses that are not canonical checks them, or
+ * lets the host do it: hva - gva + such an address is not canonical either. */
+static inline uint64_t mmu_table_index(const struct mmu *mmu, uint64_t gva)
+{
+    return mmu->wide ? gva << 16 >> 28 : (uint32_t)gva >> PAGE_SHIFT;
+}
 
 /* The view an access with these rights uses. */
 static inline enum mmu_view mmu_view(const struct mmu *mmu, unsigned access)
