@@ -70,6 +70,7 @@ unit: unit-programs
 	$(BUILD)/tests/unit
 
 include tests/guests/guests.mk
+include tests/bench/bench.mk
 
 # What a Debian 12 host needs: to build, to run guests, to test.
 DEPS_BUILD = gcc make libc6-dev libzydis-dev libcapstone-dev libpng-dev libcjson-dev zlib1g-dev
@@ -92,7 +93,10 @@ check: deps-check
 check-long: deps-check
 	@tests/check $(BUILD) --long
 
-bench: bench-smoke
+# The table of the README. BENCH_ARGS go to ringfold bench.
+bench: bench-material
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold
+	@$(BUILD)/ringfold bench $(BENCH_ARGS)
 bench-smoke: deps
 	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold $(BUILD)/guests/measure
 	@tests/real/bench-smoke $(BUILD)
@@ -109,7 +113,8 @@ help:
 	@echo "make run [ARGS=...]   a Linux guest on the terminal (without one: a short script in the guest)"
 	@echo "make check            unit tests, bare-metal and real guests; the last line is the sum"
 	@echo "make check-long       as check, with every guest, memory size and sanitizer"
-	@echo "make bench            CRC-32 and quicksort, native and in the guest (bench-smoke)"
+	@echo "make bench            the suites of ringfold bench, native, bt and QEMU TCG (BENCH_ARGS=...)"
+	@echo "make bench-smoke      CRC-32 and quicksort, native and in the guest"
 	@echo "make install          to DESTDIR PREFIX ($(PREFIX))"
 	@echo "make all unit guests headers deps clean"
 	@echo "MODE=debug|asan|ubsan|tsan builds into build-MODE; CC=clang BUILD=build-clang for another compiler"

@@ -15,6 +15,8 @@ static const char usage[] = "Usage: ringfold run [OPTIONS] [IMAGE]          "
                             "talk to a running machine (ringfold ctl --help)\n"
                             "       ringfold doctor                         "
                             "what this host offers, and what to install\n"
+                            "       ringfold bench                          "
+                            "engines side by side (ringfold bench --help)\n"
                             "       ringfold --version\n";
 
 /* Help text went to stdout: a full disk or a closed pipe is worth a status. */
@@ -36,6 +38,8 @@ int main(int argc, char **argv)
         return command_ctl(argc - 1, argv + 1);
     if (!strcmp(word, "doctor"))
         return command_doctor(argc - 1, argv + 1);
+    if (!strcmp(word, "bench"))
+        return command_bench(argc - 1, argv + 1);
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
         fputs(usage, stdout);
         return printed();
@@ -44,10 +48,8 @@ int main(int argc, char **argv)
         printf("ringfold %d.%d.%d\n", VERSION_MAJOR, VERSION_MINOR, VERSION_MICRO);
         return printed();
     }
-    if (!strcmp(word, "bench"))
-        complain("bench: not supported yet");
-    else if (*word)
-        complain("%s: no such command; there are run, ctl and doctor (see ringfold "
+    if (*word)
+        complain("%s: no such command; there are run, ctl, doctor and bench (see ringfold "
                  "--help)",
                  word);
     else
