@@ -155,6 +155,9 @@ int cpu_init(struct cpu *cpu, struct memory *mem, const struct cpu_model *model,
              unsigned index);
 void cpu_destroy(struct cpu *cpu);
 void cpu_reset(struct cpu *cpu); /* SDM vol. 3, table 10-1: power-up state */
+/* The architectural state from one vCPU of the same model to another (events are not part of it); the engine of to must
+ * be told by its state_replaced. Neither may be running. */
+void cpu_state_copy(struct cpu *to, struct cpu *from);
 /* The registers, as text of several lines, for the triple-fault report. */
 void cpu_dump(const struct cpu *cpu, char *buf, size_t len);
 

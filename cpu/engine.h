@@ -36,6 +36,8 @@ struct engine {
     void (*state_replaced)(struct cpu *cpu);
     /* Counters as a JSON object text of name: number pairs, appended to out without braces. May be NULL. */
     void (*stats)(const struct cpu *cpu, FILE *out);
+    /* From any thread, after cpu->events changed: makes run look at them when it cannot see them by itself. May be NULL. */
+    void (*kick)(struct cpu *cpu);
 };
 
 extern const struct engine engine_bt;

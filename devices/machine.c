@@ -161,6 +161,31 @@ static void vcpu_ferr(void *opaque, int level)
 
 /* ---- creation ---- */
 
+/* The vCPU as engine makes it becomes the one that runs. */
+static int add_part(struct machine *m, const struct engine *engine, char *err, size_t err_len)
+{
+    struct vcpu *v = &m->vcpu;
+    unsigned n = v->part_count;
+    err[0] = 0;
+    if (n == VCPU_MAX_PARTS) {
+        snprintf(err, err_len, "engine %s: too many engines", engine->name);
+        return -EINVAL;
+    }
+    struct cpu *cpu = engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err, err_len);
+    if (!cpu) {
+        if (!err[0])
+            snprintf(err, err_len, "engine %s: cannot make a virtual CPU", engine->name);
+        return -ENOMEM;
+    }
+    v->parts[n] = (struct vcpu_part){engine, cpu};
+    atomic_store(&v->part_count, n + 1);
+    if (!v->cpu) {
+        v->cpu = cpu;
+        v->engine = engine;
+    }
+    return 0;
+}
+
 static int create_vcpu(struct machine *m, char *err, size_t err_len)
 {
     struct vcpu *v = &m->vcpu;
@@ -176,14 +201,7 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
                                       .ferr = vcpu_ferr,
                                       .opaque = v};
     cpu_model_init(&m->model, m->config.long_mode, false);
-    err[0] = 0;
-    v->cpu =
-        m->config.engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err, err_len);
-    if (v->cpu)
-        return 0;
-    if (!err[0])
-        snprintf(err, err_len, "engine %s: cannot make a virtual CPU", m->config.engine->name);
-    return -ENOMEM;
+    return add_part(m, m->config.engine, err, err_len);
 }
 
 static int build(struct machine *m, char *err, size_t err_len)
@@ -247,8 +265,8 @@ void machine_destroy(struct machine *m)
     if (m->has_board)
         board_destroy(&m->board);
     pthread_mutex_unlock(&m->lock);
-    if (m->vcpu.cpu)
-        m->config.engine->vcpu_destroy(m->vcpu.cpu);
+    for (unsigned i = 0; i < m->vcpu.part_count; i++)
+        m->vcpu.parts[i].engine->vcpu_destroy(m->vcpu.parts[i].cpu);
     if (m->has_memory)
         memory_destroy(&m->memory);
     if (m->loop)
@@ -314,6 +332,52 @@ void machine_powerdown(struct machine *m)
     piix4_power_button(&m->board.piix4);
 }
 
+/* ---- hand-over ---- */
+
+static int find_part(struct machine *m, const struct engine *engine, char *err, size_t err_len)
+{
+    struct vcpu *v = &m->vcpu;
+    for (unsigned i = 0; i < v->part_count; i++)
+        if (v->parts[i].engine == engine)
+            return (int)i;
+    int r = add_part(m, engine, err, err_len);
+    return r ? r : (int)v->part_count - 1;
+}
+
+static void change_part(struct vcpu *v, struct vcpu_part *to)
+{
+    struct cpu *from = v->cpu;
+    const struct engine *engine = v->engine;
+    cpu_state_copy(to->cpu, from);
+    engine->state_replaced(from); /* its translations will not follow what the guest writes from now on */
+    to->engine->state_replaced(to->cpu);
+    v->engine = to->engine;
+    v->cpu = to->cpu;
+    vcpu_gather_events(v);
+    /* Changes of memory that happened meanwhile wait in its queues. */
+    cpu_raise(to->cpu, CPU_EVENT_FLUSH | CPU_EVENT_CODE);
+}
+
+int machine_set_engine(struct machine *m, const struct engine *engine, char *err, size_t err_len)
+{
+    struct vcpu *v = &m->vcpu;
+    if (v->engine == engine)
+        return 0;
+    bool stopped = m->stopped;
+    int n = find_part(m, engine, err, err_len);
+    if (n < 0)
+        return n;
+    machine_stop(m); /* at an instruction boundary, with the whole state in the struct */
+    if (v->started && !v->parked) {
+        snprintf(err, err_len, "the machine is ending");
+        return -EBUSY;
+    }
+    change_part(v, &v->parts[n]);
+    if (!stopped)
+        machine_continue(m);
+    return 0;
+}
+
 /* ---- parts ---- */
 
 struct loop *machine_loop(struct machine *m)
@@ -338,7 +402,7 @@ struct cpu *machine_cpu(struct machine *m, unsigned n)
 
 const struct engine *machine_engine(struct machine *m)
 {
-    return m->config.engine;
+    return m->vcpu.engine;
 }
 
 const struct display_source *machine_display(struct machine *m)

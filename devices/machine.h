@@ -89,6 +89,10 @@ struct cpu *machine_cpu(struct machine *m, unsigned n);
 const struct engine *machine_engine(struct machine *m);
 const struct display_source *machine_display(struct machine *m);
 
+/* Under the lock: another engine runs the machine from the next instruction on. Returns 0, or -errno with one line in err
+ * and nothing changed. */
+int machine_set_engine(struct machine *m, const struct engine *engine, char *err, size_t err_len);
+
 /* Input devices. key: the PS/2 set-1 make code (0xe0xx for extended keys, 0xe11d45 for Pause is sent by key 0xe1). */
 void machine_key(struct machine *m, unsigned key, bool down);
 /* Relative motion in mickeys (y grows downwards), wheel, buttons bit 0 left, 1 right, 2 middle. */

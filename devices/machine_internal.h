@@ -14,9 +14,22 @@ enum machine_request {
     MACHINE_REQUEST_INIT = 4         /* the processor only */
 };
 
+/* An engine and the vCPU it made. */
+struct vcpu_part {
+    const struct engine *engine;
+    struct cpu *cpu;
+};
+
+enum { VCPU_MAX_PARTS = 2 };
+
 struct vcpu {
     struct machine *machine;
-    struct cpu *cpu;
+    /* Changed under the machine lock while the thread stands still (machine_set_engine); both parts live as long as the
+     * machine, so that a pointer which another thread just read stays good. */
+    struct cpu *_Atomic cpu;
+    const struct engine *_Atomic engine;
+    struct vcpu_part parts[VCPU_MAX_PARTS];
+    _Atomic unsigned part_count;
     struct cpu_board callbacks;
     pthread_t thread;
     bool started;
@@ -51,6 +64,8 @@ int vcpu_start(struct vcpu *v); /* 0 or -errno */
 void vcpu_join(struct vcpu *v);
 /* struct cpu_board's kick: any thread, with or without the machine lock. */
 void vcpu_kick(void *opaque);
+/* Events that were raised on the vCPU of an engine that no longer runs go to the one that does. */
+void vcpu_gather_events(struct vcpu *v);
 /* In the vCPU's thread. */
 void vcpu_apply_a20(struct vcpu *v);
 

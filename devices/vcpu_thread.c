@@ -48,7 +48,7 @@ int machine_power_on(struct machine *m, char *err, size_t err_len)
             enter_kernel(cpu, &entry);
     }
     vcpu_apply_a20(&m->vcpu);
-    m->config.engine->state_replaced(cpu);
+    m->vcpu.engine->state_replaced(cpu);
     return r;
 }
 
@@ -70,7 +70,7 @@ static void init_processor(struct machine *m)
     cpu->xcr0 = xcr0;
     port92_reset(&m->board.port92);
     vcpu_apply_a20(&m->vcpu);
-    m->config.engine->state_replaced(cpu);
+    m->vcpu.engine->state_replaced(cpu);
 }
 
 static void carry_out_reset(struct machine *m)
@@ -97,9 +97,30 @@ static void carry_out_reset(struct machine *m)
 
 enum { WAKING_EVENTS = CPU_EVENT_KICK | CPU_EVENT_RESET };
 
+void vcpu_gather_events(struct vcpu *v)
+{
+    unsigned count = atomic_load(&v->part_count);
+    struct cpu *cpu;
+    do { /* again when the engine was changed meanwhile */
+        cpu = v->cpu;
+        for (unsigned i = 0; i < count; i++) {
+            struct cpu *other = v->parts[i].cpu;
+            if (other != cpu && atomic_load(&other->events))
+                atomic_fetch_or(&cpu->events, atomic_exchange(&other->events, 0));
+        }
+    } while (cpu != v->cpu);
+}
+
 void vcpu_kick(void *opaque)
 {
     struct vcpu *v = opaque;
+    const struct engine *engine = v->engine;
+    if (!engine) /* the vCPU is being made */
+        return;
+    if (atomic_load(&v->part_count) > 1)
+        vcpu_gather_events(v);
+    if (engine->kick)
+        engine->kick(v->cpu);
     /* A read-modify-write, so that it is ordered against the sleeper's: the sleeper sees the event, or this sees it
      * asleep. */
     if (!atomic_fetch_or(&v->asleep, 0))
@@ -155,10 +176,10 @@ static void *run_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     struct machine *m = v->machine;
-    const struct engine *engine = m->config.engine;
     park(v);
     while (!atomic_load(&m->ending)) {
         vcpu_apply_a20(v);
+        const struct engine *engine = v->engine;
         switch (engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:
             park(v);

@@ -255,6 +255,10 @@ void vga_set_lfb(struct vga *v, bool enabled, gpa_t base)
 
 void vga_collect_dirty(struct vga *v)
 {
+    if (v->window.mapped)
+        memory_log_sync(v->memory, gpa(v->window.base), v->window.size);
+    if (v->lfb.mapped)
+        memory_log_sync(v->memory, gpa(v->lfb.base), v->lfb.size);
     for (uint64_t at = 0; v->window.mapped && at < v->window.size; at += PAGE_SIZE) {
         if (memory_log_test_clear(v->memory, (v->window.base + at) >> PAGE_SHIFT))
             vga_mark_dirty(v, v->window.offset + (at & 0xffff));

@@ -3,7 +3,6 @@
 #include "frontend/cleanup.h"
 #include "frontend/commands.h"
 #include "frontend/doctor.h"
-#include "frontend/engines.h"
 #include "frontend/options.h"
 
 #include <cpuid.h>
@@ -18,10 +17,7 @@
 
 static bool bt_can_run = true;
 
-/* One line of the report: a mark, the subject, what was found. */
-enum mark { MARK_OK, MARK_NOTE, MARK_BAD };
-static void line(enum mark mark, const char *subject, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void line(enum mark mark, const char *subject, const char *fmt, ...)
+void doctor_line(enum mark mark, const char *subject, const char *fmt, ...)
 {
     static const char *const marks[] = {"ok  ", "note", "BAD "};
     printf("  %s %-22s ", marks[mark], subject);
@@ -34,7 +30,7 @@ static void line(enum mark mark, const char *subject, const char *fmt, ...)
 
 static void need(bool have, const char *feature, const char *why)
 {
-    line(have ? MARK_OK : MARK_BAD, feature, "%s", have ? "present" : why);
+    doctor_line(have ? MARK_OK : MARK_BAD, feature, "%s", have ? "present" : why);
     if (!have)
         bt_can_run = false;
 }
@@ -52,42 +48,23 @@ static void check_cpu(void)
     a = b = c = d = 0;
     __get_cpuid_count(7, 0, &a, &b, &c, &d);
     need(b & bit_BMI2, "BMI2", "missing; the translator needs it (Haswell, Zen or newer)");
-    line(b & bit_AVX2 ? MARK_OK : MARK_NOTE, "AVX2", "%s", b & bit_AVX2 ? "present" : "missing; guests do without it");
+    doctor_line(b & bit_AVX2 ? MARK_OK : MARK_NOTE, "AVX2", "%s", b & bit_AVX2 ? "present" : "missing; guests do without it");
     __get_cpuid(0x80000001, &a, &b, &c, &d);
     need(c & bit_LAHF_LM, "LAHF in 64-bit mode", "missing; the translator needs it");
     __get_cpuid(1, &a, &b, &c, &d);
     if (c & 1u << 31)
-        line(MARK_NOTE, "hypervisor", "this host is itself a virtual machine");
-}
-
-static void check_kvm(void)
-{
-    char text[160];
-    enum kvm_node node = engines_kvm_node(text, sizeof text);
-    printf("KVM:\n");
-    line(node == KVM_NODE_PRESENT ? MARK_OK : MARK_NOTE, "/dev/kvm", "%s", text);
-    if (node == KVM_NODE_FORBIDDEN)
-        line(MARK_NOTE, "to mend it", "sudo adduser $USER kvm, then log in again");
-    if (node == KVM_NODE_PRESENT) {
-        struct kvm_report report;
-        doctor_probe_kvm(&report);
-        if (report.failed)
-            line(MARK_NOTE, "a tiny guest", "%s", report.text);
-        else
-            line(report.software ? MARK_NOTE : MARK_OK, "a tiny guest", "%s", report.text);
-    }
-    line(MARK_NOTE, "kvm engine", "not supported by this version; bt is used everywhere");
+        doctor_line(MARK_NOTE, "hypervisor", "this host is itself a virtual machine");
 }
 
 static void check_file(const char *what, const char *package, const char *const *paths, bool needed)
 {
     for (; *paths; paths++) {
         if (access(*paths, R_OK) == 0) {
-            line(MARK_OK, what, "%s", *paths);
+            doctor_line(MARK_OK, what, "%s", *paths);
             return;
         }
     }
-    line(needed ? MARK_BAD : MARK_NOTE, what, "not found; apt install %s", package);
+    doctor_line(needed ? MARK_BAD : MARK_NOTE, what, "not found; apt install %s", package);
 }
 
 static void check_firmware(void)
@@ -109,9 +86,9 @@ static void check_limit(int which, const char *name, uint64_t enough, const char
     if (getrlimit(which, &limit))
         return;
     if (limit.rlim_cur == RLIM_INFINITY)
-        line(MARK_OK, name, "unlimited");
+        doctor_line(MARK_OK, name, "unlimited");
     else
-        line(limit.rlim_cur >= enough ? MARK_OK : MARK_NOTE, name, "%" PRIu64 "M%s%s", (uint64_t)limit.rlim_cur >> 20,
+        doctor_line(limit.rlim_cur >= enough ? MARK_OK : MARK_NOTE, name, "%" PRIu64 "M%s%s", (uint64_t)limit.rlim_cur >> 20,
              limit.rlim_cur >= enough ? "" : "; ", limit.rlim_cur >= enough ? "" : why);
 }
 
@@ -122,7 +99,7 @@ static void check_sysctl(const char *path, const char *name, long low, const cha
     if (!f)
         return;
     if (fscanf(f, "%ld", &value) == 1)
-        line(value < low ? MARK_NOTE : MARK_OK, name, "%ld%s%s", value, value < low ? "; " : "",
+        doctor_line(value < low ? MARK_NOTE : MARK_OK, name, "%ld%s%s", value, value < low ? "; " : "",
              value < low ? why : "");
     fclose(f);
 }
@@ -136,7 +113,7 @@ static void check_memory(void)
     FILE *f = fopen("/proc/sys/vm/overcommit_memory", "re");
     int mode = 0;
     if (f && fscanf(f, "%d", &mode) == 1)
-        line(mode == 2 ? MARK_NOTE : MARK_OK, "vm.overcommit_memory", "%d%s", mode,
+        doctor_line(mode == 2 ? MARK_NOTE : MARK_OK, "vm.overcommit_memory", "%d%s", mode,
              mode == 2 ? "; strict: large sparse tables may be refused" : "");
     if (f)
         fclose(f);
@@ -179,7 +156,7 @@ static void check_programs(void)
     printf("Programs for comparing and testing (none is needed to run machines):\n");
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         bool have = in_path(programs[i].program);
-        line(have ? MARK_OK : MARK_NOTE, programs[i].program, "%s%s", have ? "present" : "apt install ",
+        doctor_line(have ? MARK_OK : MARK_NOTE, programs[i].program, "%s%s", have ? "present" : "apt install ",
              have ? "" : programs[i].package);
     }
 }
@@ -197,7 +174,7 @@ int command_doctor(int argc, char **argv)
         return EXIT_USAGE;
     }
     check_cpu();
-    check_kvm();
+    doctor_check_kvm();
     check_firmware();
     check_memory();
     check_programs();

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* The doctor's look at KVM: builds a VM with one vCPU and runs a few bytes of guest code in it. */
+/* Between the files of `ringfold doctor`. */
 #ifndef RINGFOLD_FRONTEND_DOCTOR_H
 #define RINGFOLD_FRONTEND_DOCTOR_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
-struct kvm_report {
-    bool failed;   /* it cannot even run a few instructions; text says which step */
-    bool software; /* the guest ran, but as slowly as only an emulator does */
-    bool paging;   /* a 32-bit guest with paging ran too */
-    char text[256];
-};
-void doctor_probe_kvm(struct kvm_report *report);
+/* One line of the report: a mark, the subject, what was found. */
+enum mark { MARK_OK, MARK_NOTE, MARK_BAD };
+void doctor_line(enum mark mark, const char *subject, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* The KVM part. */
+void doctor_check_kvm(void);
 
 #endif

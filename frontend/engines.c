@@ -1,71 +1,43 @@
 /* SPDX-License-Identifier: MIT */
 #include "frontend/engines.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
+#include "hw-assist/kvm_probe.h"
+
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-/* The engines that are built in. KVM's goes here. */
-static const struct {
-    enum engine_choice choice;
-    const struct engine *engine;
-} table[] = {
-    {ENGINE_CHOICE_BT, &engine_bt},
-};
+static const struct engine *const engines[] = {&engine_bt, &engine_kvm};
 
-static const struct engine *find(enum engine_choice choice)
+const struct engine *engines_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].choice == choice)
-            return table[i].engine;
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
+        if (!strcmp(engines[i]->name, name))
+            return engines[i];
     return NULL;
 }
 
-enum kvm_node engines_kvm_node(char *text, size_t text_len)
+static const struct engine *choose_kvm(bool long_mode, char *note, size_t note_len, char *err, size_t err_len)
 {
-    struct stat st;
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (fd >= 0) {
-        close(fd);
-        snprintf(text, text_len, "/dev/kvm is there");
-        return KVM_NODE_PRESENT;
+    const struct kvm_probe *p = kvm_probe();
+    char why[256];
+    bool suffices = kvm_probe_suffices(p, long_mode, why, sizeof why);
+    if (!p->usable) {
+        snprintf(err, err_len, "--engine kvm: %s; --engine bt works without it", why);
+        return NULL;
     }
-    int error = errno;
-    if (error == ENOENT) {
-        snprintf(text, text_len, "no /dev/kvm");
-        return KVM_NODE_MISSING;
-    }
-    if ((error == EACCES || error == EPERM) && stat("/dev/kvm", &st) == 0) {
-        struct group *g = getgrgid(st.st_gid);
-        if ((st.st_mode & 060) == 060 && st.st_gid != 0)
-            snprintf(text, text_len, "no permission for /dev/kvm, become a member of group %s", g ? g->gr_name : "kvm");
-        else
-            snprintf(text, text_len, "no permission for /dev/kvm");
-        return KVM_NODE_FORBIDDEN;
-    }
-    snprintf(text, text_len, "/dev/kvm: %s", strerror(error));
-    return KVM_NODE_BROKEN;
+    snprintf(note, note_len, "asked for%s%s", suffices ? "" : ", though ", suffices ? "" : why);
+    return &engine_kvm;
 }
 
-const struct engine *engines_choose(enum engine_choice choice, char *note, size_t note_len, char *err, size_t err_len)
+const struct engine *engines_choose(enum engine_choice choice, bool long_mode, char *note, size_t note_len, char *err,
+                                    size_t err_len)
 {
-    char node[160];
-    engines_kvm_node(node, sizeof node);
-    if (choice == ENGINE_CHOICE_BT) {
+    switch (choice) {
+    case ENGINE_CHOICE_BT:
         snprintf(note, note_len, "asked for");
-        return find(choice);
+        return &engine_bt;
+    case ENGINE_CHOICE_KVM:
+        return choose_kvm(long_mode, note, note_len, err, err_len);
+    default:
+        return kvm_probe_suffices(kvm_probe(), long_mode, note, note_len) ? &engine_kvm : &engine_bt;
     }
-    if (choice == ENGINE_CHOICE_KVM) {
-        const struct engine *e = find(choice);
-        if (!e)
-            snprintf(err, err_len, "--engine kvm: not supported yet (%s); --engine bt works without it", node);
-        snprintf(note, note_len, "asked for");
-        return e;
-    }
-    snprintf(note, note_len, "%s%s", node,
-             strncmp(node, "/dev/kvm is", 11) ? "" : ", but the kvm engine is not supported yet");
-    return find(ENGINE_CHOICE_BT);
 }

@@ -7,10 +7,9 @@
 
 /* Takes the engine of choice. note: why, in a few words, for the line on stderr. NULL with one line in err when it
  * cannot be had. */
-const struct engine *engines_choose(enum engine_choice choice, char *note, size_t note_len, char *err, size_t err_len);
-
-/* What /dev/kvm looks like from here. */
-enum kvm_node { KVM_NODE_MISSING, KVM_NODE_FORBIDDEN, KVM_NODE_BROKEN, KVM_NODE_PRESENT };
-enum kvm_node engines_kvm_node(char *text, size_t text_len);
+const struct engine *engines_choose(enum engine_choice choice, bool long_mode, char *note, size_t note_len, char *err,
+                                    size_t err_len);
+/* By name, NULL: there is none. */
+const struct engine *engines_find(const char *name);
 
 #endif

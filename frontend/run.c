@@ -265,7 +265,7 @@ static int build(struct run *r)
     r->config = r->options.machine;
     r->config.on_reset = on_reset;
     r->config.on_reset_opaque = r;
-    r->config.engine = engines_choose(r->options.engine, note, sizeof note, r->err, sizeof r->err);
+    r->config.engine = engines_choose(r->options.engine, r->config.long_mode, note, sizeof note, r->err, sizeof r->err);
     if (!r->config.engine || check_outputs(r) || add_image(r) || open_backends(r))
         return -1;
     complain("engine %s (%s)", r->config.engine->name, note);

@@ -170,6 +170,13 @@ void memory_log_start(struct memory *m, gpa_t base, uint64_t size)
             l->log_started(l->opaque, gfn, count);
 }
 
+void memory_log_sync(struct memory *m, gpa_t base, uint64_t size)
+{
+    for (struct memory_listener *l = m->listeners; l; l = l->next)
+        if (l->log_sync)
+            l->log_sync(l->opaque, gpa_gfn(base), size >> PAGE_SHIFT);
+}
+
 bool memory_log_test_clear(struct memory *m, uint64_t gfn)
 {
     if (gfn >= m->page_count || !(m->flags[gfn] & MEMORY_PAGE_DIRTY))

@@ -43,6 +43,8 @@ struct memory_listener {
     void (*map_changed)(void *opaque, uint64_t gfn, uint64_t count);
     void (*code_written)(void *opaque, gpa_t addr, uint64_t len);
     void (*log_started)(void *opaque, uint64_t gfn, uint64_t count);
+    /* Writes that only the listener knows of so far: set MEMORY_PAGE_DIRTY for them. */
+    void (*log_sync)(void *opaque, uint64_t gfn, uint64_t count);
     void *opaque;
     struct memory_listener *next;
 };
@@ -92,9 +94,10 @@ static inline void memory_write32(struct memory *m, gpa_t addr, uint32_t v)
     memory_write(m, addr, &v, sizeof v);
 }
 
-/* Dirty logging for a display: starts to notice writes to [base, base+size), and reads and clears the dirty bit of one
- * page. The log is re-armed by the clear. */
+/* Dirty logging for a display: starts to notice writes to [base, base+size); brings the dirty bits of the range up to
+ * date (before a look at its pages); reads and clears the dirty bit of one page. The log is re-armed by the clear. */
 void memory_log_start(struct memory *m, gpa_t base, uint64_t size);
+void memory_log_sync(struct memory *m, gpa_t base, uint64_t size);
 bool memory_log_test_clear(struct memory *m, uint64_t gfn);
 
 void memory_add_listener(struct memory *m, struct memory_listener *l);

@@ -78,7 +78,11 @@ static void fake_replaced(struct cpu *cpu)
     atomic_fetch_add(&replaced, 1);
 }
 
-static const struct engine fake_engine = {"fake", fake_create, fake_destroy, fake_run, fake_replaced, NULL};
+static const struct engine fake_engine = {.name = "fake",
+                                          .vcpu_create = fake_create,
+                                          .vcpu_destroy = fake_destroy,
+                                          .run = fake_run,
+                                          .state_replaced = fake_replaced};
 
 static struct machine_config plain_config(void)
 {

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: MIT */
+/* The vCPU loop of the KVM engine.
+ *
+ * One turn: look at cpu->events (a request ends run; a changed memory map is carried out; an interrupt is handed to KVM
+ * if the guest can take one, else KVM is asked to come back when it can), KVM_RUN, serve the exit.
+ *
+ * The kick. Another thread sets an event, then calls kick, which sets kvm_run.immediate_exit and, when the vCPU thread
+ * says that it is at KVM_RUN, sends it a signal. The vCPU thread says so, clears immediate_exit, and only then looks at
+ * the events a last time. So either it sees the event, or immediate_exit is set after it was cleared and KVM_RUN returns
+ * at once, or the signal finds it inside KVM_RUN.
+ *
+ * An access that left the guest is completed by the next KVM_RUN: before the state is read that one is made, with
+ * immediate_exit set. */
+#include "hw-assist/kvm.h"
+
+#include "hw-assist/kvm_internal.h"
+#include "hw-assist/kvm_probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KICK_SIGNAL (SIGRTMIN + 1)
+
+/* ---- virtual machines: one for each guest memory ---- */
+
+static pthread_mutex_t vm_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct kvm_vm *vms;
+
+bool kvm_lacks(int kvm_fd, char *reason, size_t len)
+{
+    static const struct {
+        int capability;
+        const char *name;
+    } needed[] = {{KVM_CAP_USER_MEMORY, "memory slots"},
+                  {KVM_CAP_IMMEDIATE_EXIT, "immediate exit (Linux 4.11)"},
+                  {KVM_CAP_EXT_CPUID, "CPUID tables"},
+                  {KVM_CAP_READONLY_MEM, "read-only memory"}};
+    int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
+    if (version != KVM_API_VERSION) {
+        snprintf(reason, len, "its interface has version %d instead of %d", version, KVM_API_VERSION);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+        if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].capability) <= 0) {
+            snprintf(reason, len, "it lacks %s", needed[i].name);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void find_capabilities(struct kvm_vm *vm)
+{
+    vm->has_xsave = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) > 0;
+    vm->has_xcrs = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0;
+    vm->has_debug_registers = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_DEBUGREGS) > 0;
+    vm->has_events = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_VCPU_EVENTS) > 0;
+    struct kvm_enable_cap msrs = {.cap = KVM_CAP_X86_USER_SPACE_MSR, .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN};
+    vm->has_msr_exits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
+                        ioctl(vm->fd, KVM_ENABLE_CAP, &msrs) == 0;
+}
+
+/* Intel processors without "unrestricted guest" run real mode with the help of three pages of guest-physical space that
+ * nothing else uses, here below the firmware as every PC-like monitor has them. */
+static int set_helper_pages(struct kvm_vm *vm)
+{
+    uint64_t identity_map = 0xfeffc000;
+    if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_IDENTITY_MAP_ADDR) > 0 &&
+        ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map))
+        return -errno;
+    if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_TSS_ADDR) > 0 &&
+        ioctl(vm->fd, KVM_SET_TSS_ADDR, identity_map + 0x1000))
+        return -errno;
+    return 0;
+}
+
+static void vm_destroy(struct kvm_vm *vm)
+{
+    if (vm->mem)
+        kvm_memory_destroy(&vm->memory);
+    if (vm->fd >= 0)
+        close(vm->fd);
+    if (vm->kvm_fd >= 0)
+        close(vm->kvm_fd);
+    free(vm);
+}
+
+static struct kvm_vm *vm_create(struct memory *mem, char *err, size_t err_len)
+{
+    char reason[128];
+    struct kvm_vm *vm = calloc(1, sizeof *vm);
+    if (!vm) {
+        snprintf(err, err_len, "kvm: out of memory");
+        return NULL;
+    }
+    vm->fd = -1;
+    vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (vm->kvm_fd < 0) {
+        kvm_probe_node(reason, sizeof reason);
+        snprintf(err, err_len, "kvm: %s", reason);
+        goto fail;
+    }
+    if (kvm_lacks(vm->kvm_fd, reason, sizeof reason)) {
+        snprintf(err, err_len, "kvm: /dev/kvm cannot be used: %s", reason);
+        goto fail;
+    }
+    do
+        vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+    while (vm->fd < 0 && errno == EINTR);
+    if (vm->fd < 0 || set_helper_pages(vm)) {
+        snprintf(err, err_len, "kvm: cannot make a virtual machine: %s", strerror(errno));
+        goto fail;
+    }
+    find_capabilities(vm);
+    int slots = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+    vm->mem = mem;
+    kvm_memory_init(&vm->memory, mem, vm->fd, true, slots > 0 ? (unsigned)slots : 32);
+    return vm;
+fail:
+    vm_destroy(vm);
+    return NULL;
+}
+
+static struct kvm_vm *vm_get(struct memory *mem, char *err, size_t err_len)
+{
+    pthread_mutex_lock(&vm_lock);
+    struct kvm_vm *vm = vms;
+    while (vm && vm->mem != mem)
+        vm = vm->next;
+    if (!vm && (vm = vm_create(mem, err, err_len))) {
+        vm->next = vms;
+        vms = vm;
+    }
+    if (vm)
+        vm->references++;
+    pthread_mutex_unlock(&vm_lock);
+    return vm;
+}
+
+static void vm_put(struct kvm_vm *vm)
+{
+    pthread_mutex_lock(&vm_lock);
+    if (--vm->references == 0) {
+        struct kvm_vm **p = &vms;
+        while (*p != vm)
+            p = &(*p)->next;
+        *p = vm->next;
+        vm_destroy(vm);
+    }
+    pthread_mutex_unlock(&vm_lock);
+}
+
+/* ---- kicks ---- */
+
+static void on_signal(int signal)
+{
+    (void)signal; /* only makes KVM_RUN return */
+}
+
+static void install_signal(void)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaction(KICK_SIGNAL, &act, NULL);
+}
+
+static void attach_thread(struct kvm_vcpu *v)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, KICK_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    v->thread_id = (int)syscall(SYS_gettid);
+}
+
+static void kick(struct cpu *cpu)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    if (atomic_load(&v->in_guest))
+        syscall(SYS_tgkill, getpid(), v->thread_id, KICK_SIGNAL);
+}
+
+/* ---- life cycle ---- */
+
+static void vcpu_destroy(struct cpu *cpu)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    if (v->vm)
+        kvm_memory_forget(&v->vm->memory, v);
+    if (v->run)
+        munmap(v->run, v->run_size);
+    if (v->fd >= 0)
+        close(v->fd);
+    if (v->cpu.mmu.mem)
+        cpu_destroy(cpu);
+    if (v->vm)
+        vm_put(v->vm);
+    free(v);
+}
+
+static int map_run(struct kvm_vcpu *v)
+{
+    int size = ioctl(v->vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (size < (int)sizeof *v->run)
+        return -1;
+    void *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+    if (p == MAP_FAILED)
+        return -1;
+    v->run = p;
+    v->run_size = (size_t)size;
+    return 0;
+}
+
+static struct cpu *vcpu_create(const struct engine_options *options, struct memory *mem, const struct cpu_model *model,
+                               const struct cpu_board *board, unsigned index, char *err, size_t err_len)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_signal);
+    struct kvm_vcpu *v = aligned_alloc(64, (sizeof *v + 63) & ~63ull);
+    if (!v) {
+        snprintf(err, err_len, "kvm: out of memory");
+        return NULL;
+    }
+    memset(v, 0, sizeof *v);
+    v->fd = -1;
+    v->vm = vm_get(mem, err, err_len);
+    if (!v->vm)
+        goto fail;
+    v->fd = ioctl(v->vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
+    if (v->fd < 0 || map_run(v)) {
+        snprintf(err, err_len, "kvm: vCPU %u: %s", index, strerror(errno));
+        goto fail;
+    }
+    int r = cpu_init(&v->cpu, mem, model, board, index);
+    if (r) {
+        snprintf(err, err_len, "kvm: vCPU %u: %s", index, strerror(-r));
+        goto fail;
+    }
+    v->cpu.engine = v;
+    if (kvm_state_init(v, err, err_len))
+        goto fail;
+    kvm_memory_notify(&v->vm->memory, v);
+    return &v->cpu;
+fail:
+    vcpu_destroy(&v->cpu);
+    return NULL;
+}
+
+static void state_replaced(struct cpu *cpu)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    v->loaded = false;
+    v->queued_interrupt = false;
+    mmu_flush(&cpu->mmu, true);
+}
+
+/* ---- one turn ---- */
+
+static enum engine_exit fail(struct kvm_vcpu *v, const char *what, int error)
+{
+    fprintf(stderr, "ringfold: kvm: %s: %s\n", what, strerror(error < 0 ? -error : error));
+    return ENGINE_EXIT_ERROR;
+}
+
+/* Hands an interrupt over, or asks for a window. */
+static int inject(struct kvm_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    uint32_t events = atomic_load(&cpu->events);
+    v->run->request_interrupt_window = 0;
+    if (events & CPU_EVENT_NMI) {
+        cpu_lower(cpu, CPU_EVENT_NMI);
+        v->stats.nmis++;
+        if (ioctl(v->fd, KVM_NMI))
+            return -errno;
+    }
+    if (!(events & CPU_EVENT_INTR))
+        return 0;
+    if (v->run->ready_for_interrupt_injection && !v->queued_interrupt) {
+        int vector = cpu->board->interrupt_ack ? cpu->board->interrupt_ack(cpu->board->opaque) : -1;
+        struct kvm_interrupt irq = {.irq = (uint32_t)vector & 0xff};
+        if (vector >= 0) {
+            if (ioctl(v->fd, KVM_INTERRUPT, &irq))
+                return -errno;
+            v->stats.interrupts++;
+            v->queued_interrupt = true;
+        }
+    }
+    v->run->request_interrupt_window = (atomic_load(&cpu->events) & CPU_EVENT_INTR) != 0;
+    return 0;
+}
+
+/* 0: an exit is there; 1: none, look at the events; negative: failed. */
+static int enter(struct kvm_vcpu *v, bool only_finish)
+{
+    struct cpu *cpu = &v->cpu;
+    atomic_store(&v->in_guest, true);
+    __atomic_store_n(&v->run->immediate_exit, only_finish, __ATOMIC_SEQ_CST);
+    uint32_t ignored = v->run->request_interrupt_window ? CPU_EVENT_INTR : 0;
+    if (!only_finish && (atomic_load(&cpu->events) & ~ignored)) {
+        atomic_store(&v->in_guest, false);
+        return 1;
+    }
+    v->stats.runs++;
+    int r = ioctl(v->fd, KVM_RUN, 0), error = errno;
+    atomic_store(&v->in_guest, false);
+    v->queued_interrupt = false;
+    v->unfinished = false;
+    if (!r)
+        return 0;
+    v->stats.kicks++;
+    return error == EINTR || error == EAGAIN ? 1 : -error;
+}
+
+enum outcome { GO_ON, HALTED, SHUT_DOWN, FAILED };
+
+static enum outcome serve(struct kvm_vcpu *v)
+{
+    switch (v->run->exit_reason) {
+    case KVM_EXIT_IO:
+        v->unfinished = true;
+        kvm_exit_io(v);
+        return GO_ON;
+    case KVM_EXIT_MMIO:
+        v->unfinished = true;
+        kvm_exit_mmio(v);
+        return GO_ON;
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+        v->unfinished = true;
+        kvm_exit_msr(v, v->run->exit_reason == KVM_EXIT_X86_WRMSR);
+        return GO_ON;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        v->stats.windows++;
+        return GO_ON;
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_SET_TPR: /* no local APIC that would look */
+    case KVM_EXIT_DEBUG:
+        return GO_ON;
+    case KVM_EXIT_HLT:
+        v->stats.halts++;
+        return HALTED;
+    case KVM_EXIT_SHUTDOWN:
+        return SHUT_DOWN;
+    default:
+        return FAILED;
+    }
+}
+
+/* Completes an access under way and brings the whole state into the struct. */
+static int leave(struct kvm_vcpu *v, const char **step)
+{
+    if (!v->loaded)
+        return 0;
+    while (v->unfinished) {
+        int r = enter(v, true);
+        if (r < 0) {
+            *step = "completing an access";
+            return r;
+        }
+        if (r == 0 && serve(v) != GO_ON)
+            break; /* what it was shows again at the next KVM_RUN */
+    }
+    return kvm_state_store(v, step);
+}
+
+static enum engine_exit report_failure(struct kvm_vcpu *v)
+{
+    char text[512];
+    kvm_exit_describe(v, text, sizeof text);
+    fprintf(stderr, "ringfold: %s\n", text);
+    return ENGINE_EXIT_ERROR;
+}
+
+/* KVM gave up, or the guest shut down: the struct gets what there is to see. */
+static enum engine_exit end(struct kvm_vcpu *v, enum outcome outcome)
+{
+    const char *step = "";
+    int r = kvm_state_store(v, &step);
+    v->loaded = false;
+    if (r)
+        return fail(v, step, r);
+    if (outcome == FAILED || kvm_exit_is_missing_mode(v))
+        return report_failure(v);
+    v->cpu.shutdown = true;
+    return ENGINE_EXIT_SHUTDOWN;
+}
+
+/* Requests of other threads; true: run returns *how. */
+static bool handle_requests(struct kvm_vcpu *v, enum engine_exit *how)
+{
+    struct cpu *cpu = &v->cpu;
+    const char *step = "";
+    uint32_t events = atomic_load(&cpu->events);
+    if (events & (CPU_EVENT_RESET | CPU_EVENT_KICK)) {
+        int r = leave(v, &step);
+        uint32_t which = atomic_load(&cpu->events) & CPU_EVENT_RESET ? CPU_EVENT_RESET : CPU_EVENT_KICK;
+        cpu_lower(cpu, which);
+        *how = which == CPU_EVENT_RESET ? ENGINE_EXIT_RESET : ENGINE_EXIT_KICK;
+        if (r)
+            *how = fail(v, step, r);
+        return true;
+    }
+    /* One vCPU and no system management mode: nobody sends these two but a guest mistake. */
+    static const uint32_t done = CPU_EVENT_FLUSH | CPU_EVENT_CODE | CPU_EVENT_SMI | CPU_EVENT_INIT;
+    if (events & done)
+        cpu_lower(cpu, done);
+    int r = kvm_memory_apply(&v->vm->memory, cpu->mmu.a20_mask);
+    if (!r)
+        return false;
+    *how = fail(v, "cannot map guest memory", r);
+    return true;
+}
+
+/* Everything that must be so before guest code runs. */
+static int prepare(struct kvm_vcpu *v, const char **step)
+{
+    struct cpu *cpu = &v->cpu;
+    if (!v->loaded) {
+        int r = kvm_state_load(v, step);
+        if (r)
+            return r;
+        v->queued_interrupt = false;
+        v->run->ready_for_interrupt_injection = (cpu->rflags & FLAG_IF) && !cpu->interrupt_shadow;
+    }
+    *step = "handing an interrupt over";
+    return inject(v);
+}
+
+static enum engine_exit run(struct cpu *cpu)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    enum engine_exit how;
+    const char *step = "";
+    attach_thread(v);
+    for (;;) {
+        if (handle_requests(v, &how))
+            return how;
+        if (cpu->shutdown)
+            return ENGINE_EXIT_SHUTDOWN;
+        if (cpu->halted) {
+            if (!cpu_has_work(cpu))
+                return ENGINE_EXIT_HALT;
+            cpu->halted = false;
+        }
+        int r = prepare(v, &step);
+        if (!r) {
+            step = "running the guest";
+            r = enter(v, false);
+        }
+        if (r < 0)
+            return fail(v, step, r);
+        if (r > 0)
+            continue;
+        enum outcome outcome = serve(v);
+        if (outcome == HALTED) {
+            if ((r = kvm_state_store_core(v, &step)))
+                return fail(v, step, r);
+            cpu->halted = true;
+        } else if (outcome != GO_ON) {
+            return end(v, outcome);
+        }
+    }
+}
+
+static void stats(const struct cpu *cpu, FILE *out)
+{
+    const struct kvm_vcpu *v = (const struct kvm_vcpu *)cpu;
+#define STAT(name, value) fprintf(out, ", \"" name "\": %llu", (unsigned long long)(value))
+    fprintf(out, "\"kvm_runs\": %llu", (unsigned long long)v->stats.runs);
+    STAT("exits_io", v->stats.io);
+    STAT("exits_string_io", v->stats.string_io);
+    STAT("exits_mmio", v->stats.mmio);
+    STAT("exits_halt", v->stats.halts);
+    STAT("exits_interrupt_window", v->stats.windows);
+    STAT("exits_msr", v->stats.msr_exits);
+    STAT("interrupts", v->stats.interrupts);
+    STAT("nmis", v->stats.nmis);
+    STAT("kicks", v->stats.kicks);
+    STAT("state_loads", v->stats.loads);
+    STAT("state_stores", v->stats.stores);
+    STAT("memory_slot_changes", v->vm->memory.slot_changes);
+#undef STAT
+}
+
+const struct engine engine_kvm = {.name = "kvm",
+                                  .vcpu_create = vcpu_create,
+                                  .vcpu_destroy = vcpu_destroy,
+                                  .run = run,
+                                  .state_replaced = state_replaced,
+                                  .stats = stats,
+                                  .kick = kick};

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: MIT */
+/* One VM; for each mode a vCPU with its registers set for the mode and a few bytes of code that store a number, load it
+ * and write it to port 80h. A timer that signals this thread bounds each: should the signal come just before KVM_RUN, the
+ * handler's immediate_exit makes that return. */
+#include "hw-assist/kvm_probe.h"
+
+#include "hw-assist/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LIMIT_SIGNAL (SIGRTMIN + 2)
+enum {
+    GUEST_SIZE = 0x20000,
+    CODE_AT = 0x1000,
+    DATA_AT = 0x2000,
+    GDT_AT = 0x3000,
+    STACK_AT = 0x5000,
+    TABLES_AT = 0x8000, /* up to four pages */
+    RESULT_PORT = 0x80,
+    RESULT = 0x5a,
+    LIMIT_MS = 60,
+    LOOPS = 200,
+    SOFTWARE_NS = 20 /* for an instruction of a loop; a processor needs less than one */
+};
+enum { CODE0 = 0x08, DATA0 = 0x10, CODE3 = 0x1b, DATA3 = 0x23 };
+
+/* The processor's bits, by the manual's names (SDM vol. 3, 2.5, 4.1). */
+#define PROBE_PE 1u
+#define PROBE_ET 0x10u
+#define PROBE_PG 0x80000000u
+enum { PROBE_PSE = 0x10, PROBE_PAE = 0x20, PROBE_LME = 0x100, PROBE_LMA = 0x400 };
+enum { ENTRY_TABLE = 7, ENTRY_LARGE = 0x87 }; /* present, writable, user */
+
+struct guest {
+    int kvm, vm, vcpu;
+    unsigned vcpu_count;
+    struct kvm_run *run;
+    size_t run_size;
+    uint8_t *memory;
+    struct kvm_sregs start; /* a new vCPU's registers */
+};
+
+static struct kvm_probe result;
+/* For the signal handler, which runs in the probing thread only. */
+static _Thread_local struct kvm_run *volatile limited;
+
+const char *kvm_mode_name(enum kvm_mode mode)
+{
+    static const char *const names[] = {[KVM_MODE_REAL] = "real mode",
+                                        [KVM_MODE_FLAT32] = "32-bit protected mode",
+                                        [KVM_MODE_PAGING32] = "32-bit paging",
+                                        [KVM_MODE_PAE] = "PAE paging",
+                                        [KVM_MODE_LONG] = "64-bit mode",
+                                        [KVM_MODE_RING3] = "64-bit mode, ring 3"};
+    return names[mode];
+}
+
+/* ---- the device node ---- */
+
+enum kvm_node kvm_probe_node(char *text, size_t len)
+{
+    struct stat st;
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (fd >= 0) {
+        close(fd);
+        snprintf(text, len, "/dev/kvm is there");
+        return KVM_NODE_PRESENT;
+    }
+    int error = errno;
+    if (error == ENOENT) {
+        snprintf(text, len, "no /dev/kvm");
+        return KVM_NODE_MISSING;
+    }
+    if ((error == EACCES || error == EPERM) && stat("/dev/kvm", &st) == 0) {
+        char buf[1024];
+        struct group entry, *g = NULL;
+        getgrgid_r(st.st_gid, &entry, buf, sizeof buf, &g);
+        if ((st.st_mode & 060) == 060 && st.st_gid != 0)
+            snprintf(text, len, "no permission for /dev/kvm, become a member of group %s", g ? g->gr_name : "kvm");
+        else
+            snprintf(text, len, "no permission for /dev/kvm");
+        return KVM_NODE_FORBIDDEN;
+    }
+    snprintf(text, len, "/dev/kvm: %s", strerror(error));
+    return KVM_NODE_BROKEN;
+}
+
+/* ---- the time limit ---- */
+
+static void on_limit(int signal)
+{
+    struct kvm_run *run = limited;
+    if (run)
+        run->immediate_exit = 1;
+}
+
+static int limit_create(timer_t *timer)
+{
+    struct sigaction act = {.sa_handler = on_limit};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = LIMIT_SIGNAL};
+    event._sigev_un._tid = (int)syscall(SYS_gettid);
+    sigaction(LIMIT_SIGNAL, &act, NULL);
+    return timer_create(CLOCK_MONOTONIC, &event, timer);
+}
+
+static void limit_set(timer_t timer, unsigned milliseconds)
+{
+    struct itimerspec t = {.it_value.tv_nsec = milliseconds * 1000000l, .it_interval.tv_nsec = milliseconds * 1000000l};
+    timer_settime(timer, 0, &t, NULL);
+}
+
+/* ---- the guest ---- */
+
+static bool cannot(const char *what)
+{
+    snprintf(result.reason, sizeof result.reason, "%s: %s", what, strerror(errno));
+    return false;
+}
+
+static bool guest_create(struct guest *g)
+{
+    g->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (g->kvm < 0)
+        return cannot("opening it");
+    if (kvm_lacks(g->kvm, result.reason, sizeof result.reason))
+        return false;
+    g->vm = ioctl(g->kvm, KVM_CREATE_VM, 0);
+    if (g->vm < 0)
+        return cannot("creating a VM");
+    ioctl(g->vm, KVM_SET_TSS_ADDR, 0xfeffd000); /* needed by older Intel processors, an error elsewhere is none */
+    g->memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (g->memory == MAP_FAILED)
+        return cannot("memory");
+    struct kvm_userspace_memory_region region = {.memory_size = GUEST_SIZE, .userspace_addr = (uintptr_t)g->memory};
+    if (ioctl(g->vm, KVM_SET_USER_MEMORY_REGION, &region))
+        return cannot("giving it memory");
+    int size = ioctl(g->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    g->run_size = size > 0 ? (size_t)size : 4096;
+    return true;
+}
+
+static void vcpu_close(struct guest *g)
+{
+    limited = NULL;
+    if (g->run != MAP_FAILED)
+        munmap(g->run, g->run_size);
+    if (g->vcpu >= 0)
+        close(g->vcpu);
+    g->run = MAP_FAILED;
+    g->vcpu = -1;
+}
+
+static void guest_destroy(struct guest *g)
+{
+    vcpu_close(g);
+    if (g->memory != MAP_FAILED)
+        munmap(g->memory, GUEST_SIZE);
+    if (g->vm >= 0)
+        close(g->vm);
+    if (g->kvm >= 0)
+        close(g->kvm);
+}
+
+/* A fresh vCPU that knows every feature this KVM has (long mode must be in CPUID). */
+static bool vcpu_open(struct guest *g)
+{
+    static struct {
+        struct kvm_cpuid2 head;
+        struct kvm_cpuid_entry2 entry[256];
+    } table;
+    vcpu_close(g);
+    g->vcpu = ioctl(g->vm, KVM_CREATE_VCPU, (unsigned long)g->vcpu_count++);
+    if (g->vcpu < 0)
+        return false;
+    g->run = mmap(NULL, g->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
+    if (g->run == MAP_FAILED)
+        return false;
+    if (!table.head.nent) {
+        table.head.nent = sizeof table.entry / sizeof *table.entry;
+        if (ioctl(g->kvm, KVM_GET_SUPPORTED_CPUID, &table))
+            table.head.nent = 0;
+    }
+    if (table.head.nent && ioctl(g->vcpu, KVM_SET_CPUID2, &table))
+        return false;
+    limited = g->run;
+    return ioctl(g->vcpu, KVM_GET_SREGS, &g->start) == 0;
+}
+
+/* ---- what each mode starts with ---- */
+
+static void put64(struct guest *g, uint32_t at, uint64_t value)
+{
+    memcpy(g->memory + at, &value, sizeof value);
+}
+
+static struct kvm_segment flat(uint16_t selector, uint8_t type, bool wide)
+{
+    return (struct kvm_segment){.limit = 0xffffffff,
+                                .selector = selector,
+                                .type = type,
+                                .present = 1,
+                                .dpl = selector & 3,
+                                .db = !wide,
+                                .l = wide,
+                                .s = 1,
+                                .g = 1};
+}
+
+static void set_flat(struct kvm_sregs *s, bool wide)
+{
+    s->cs = flat(CODE0, 0xb, wide);
+    s->ds = s->es = s->fs = s->gs = s->ss = flat(DATA0, 3, false);
+    s->cr0 = PROBE_PE | PROBE_ET;
+}
+
+/* The first 2 or 4 MiB one to one. */
+static void set_paging(struct guest *g, enum kvm_mode mode, struct kvm_sregs *s)
+{
+    memset(g->memory + TABLES_AT, 0, 0x4000);
+    s->cr0 |= PROBE_PG;
+    s->cr3 = TABLES_AT;
+    switch (mode) {
+    case KVM_MODE_PAGING32:
+        s->cr4 = PROBE_PSE;
+        put64(g, TABLES_AT, ENTRY_LARGE);
+        break;
+    case KVM_MODE_PAE:
+        s->cr4 = PROBE_PAE;
+        put64(g, TABLES_AT, (TABLES_AT + 0x1000) | 1);
+        put64(g, TABLES_AT + 0x1000, ENTRY_LARGE);
+        break;
+    default:
+        s->cr4 = PROBE_PAE;
+        s->efer = PROBE_LME | PROBE_LMA;
+        put64(g, TABLES_AT, (TABLES_AT + 0x1000) | ENTRY_TABLE);
+        put64(g, TABLES_AT + 0x1000, (TABLES_AT + 0x2000) | ENTRY_TABLE);
+        put64(g, TABLES_AT + 0x2000, ENTRY_LARGE);
+        break;
+    }
+}
+
+static void set_gdt(struct guest *g, struct kvm_sregs *s)
+{
+    put64(g, GDT_AT + CODE0, 0x00af9b000000ffff);
+    put64(g, GDT_AT + DATA0, 0x00cf93000000ffff);
+    put64(g, GDT_AT + (CODE3 & ~7), 0x00affb000000ffff);
+    put64(g, GDT_AT + (DATA3 & ~7), 0x00cff3000000ffff);
+    s->gdt.base = GDT_AT;
+    s->gdt.limit = 0x27;
+}
+
+/* dec ecx; jnz, as often as ecx says; then store RESULT at DATA_AT, load it, write it to the port, stop. */
+static const uint8_t code16[] = {0x66, 0x49, 0x75, 0xfc, 0xc6, 0x06, 0x00, 0x20, RESULT,
+                                 0xa0, 0x00, 0x20, 0xe6, RESULT_PORT, 0xf4};
+static const uint8_t code32[] = {0x49, 0x75, 0xfd, 0xc6, 0x05, 0x00, 0x20, 0, 0, RESULT,
+                                 0xa0, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
+static const uint8_t code64[] = {0xff, 0xc9, 0x75, 0xfc, 0xc6, 0x04, 0x25, 0x00, 0x20, 0, 0, RESULT,
+                                 0x8a, 0x04, 0x25, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
+/* push ss, rsp, rflags with IOPL 3, cs, rip; iretq. The rest of the code follows, in ring 3. */
+static const uint8_t to_ring3[] = {0x6a, DATA3, 0x68, 0x00, 0x50, 0, 0, 0x68, 0x02, 0x30, 0, 0, 0x6a, CODE3,
+                                   0x68, 0x15,  0x10, 0,    0,    0x48, 0xcf};
+_Static_assert(sizeof to_ring3 == 0x15, "the pushed rip leads behind it");
+
+static bool set_up(struct guest *g, enum kvm_mode mode, uint64_t loops)
+{
+    struct kvm_sregs s = g->start;
+    struct kvm_regs regs = {.rip = CODE_AT, .rsp = STACK_AT, .rcx = loops, .rflags = 2};
+    uint8_t *at = g->memory + CODE_AT;
+    memset(g->memory + DATA_AT, 0, 16);
+    switch (mode) {
+    case KVM_MODE_REAL:
+        s.cs.base = s.cs.selector = 0;
+        memcpy(at, code16, sizeof code16);
+        break;
+    case KVM_MODE_FLAT32:
+    case KVM_MODE_PAGING32:
+    case KVM_MODE_PAE:
+        set_flat(&s, false);
+        memcpy(at, code32, sizeof code32);
+        break;
+    default:
+        set_flat(&s, true);
+        if (mode == KVM_MODE_RING3) {
+            memcpy(at, to_ring3, sizeof to_ring3);
+            at += sizeof to_ring3;
+        }
+        memcpy(at, code64, sizeof code64);
+        break;
+    }
+    if (mode >= KVM_MODE_PAGING32)
+        set_paging(g, mode, &s);
+    set_gdt(g, &s);
+    return !ioctl(g->vcpu, KVM_SET_SREGS, &s) && !ioctl(g->vcpu, KVM_SET_REGS, &regs);
+}
+
+/* ---- running ---- */
+
+static double now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* Empty when the guest did what it should. */
+static void judge(struct guest *g, enum kvm_mode mode, int code, int error, char *why, size_t len)
+{
+    const struct kvm_run *run = g->run;
+    struct kvm_sregs s;
+    *why = 0;
+    if (code && (error == EINTR || error == EAGAIN))
+        snprintf(why, len, "no end within %d ms", LIMIT_MS);
+    else if (code)
+        snprintf(why, len, "%s", strerror(error));
+    else if (run->exit_reason == KVM_EXIT_SHUTDOWN)
+        snprintf(why, len, "ends in shutdown");
+    else if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
+        snprintf(why, len, "ends in KVM's internal error %u", run->internal.suberror);
+    else if (run->exit_reason != KVM_EXIT_IO)
+        snprintf(why, len, "ends with exit reason %u", run->exit_reason);
+    else if (run->io.port != RESULT_PORT || *((const uint8_t *)run + run->io.data_offset) != RESULT)
+        snprintf(why, len, "gives a wrong result");
+    else if (mode == KVM_MODE_RING3 && (ioctl(g->vcpu, KVM_GET_SREGS, &s) || (s.cs.selector & 3) != 3))
+        snprintf(why, len, "does not get there");
+}
+
+static bool try_mode(struct guest *g, timer_t timer, enum kvm_mode mode, uint64_t loops, double *ns)
+{
+    char *why = result.why[mode];
+    if (!vcpu_open(g) || !set_up(g, mode, loops)) {
+        snprintf(why, KVM_PROBE_TEXT, "registers refused: %s", strerror(errno));
+        return false;
+    }
+    limit_set(timer, LIMIT_MS);
+    double start = now_ns();
+    int code = ioctl(g->vcpu, KVM_RUN, 0), error = errno;
+    *ns = now_ns() - start;
+    limit_set(timer, 0);
+    judge(g, mode, code, error, why, KVM_PROBE_TEXT);
+    return !*why;
+}
+
+/* One instruction of a loop, 0: cannot be told. A long and a short run are compared, so that the way in and out does not
+ * count; a slow result that a busy host may have made is tried once more. */
+static double measure(struct guest *g, timer_t timer, enum kvm_mode mode)
+{
+    double one, many, best = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!result.works[mode] || !try_mode(g, timer, mode, 1, &one) || !try_mode(g, timer, mode, LOOPS, &many))
+            return best;
+        double ns = (many - one) / (2.0 * LOOPS);
+        ns = ns > 0.01 ? ns : 0.01;
+        best = best > 0 && best < ns ? best : ns;
+        if (best <= SOFTWARE_NS || best > 20 * SOFTWARE_NS)
+            break;
+    }
+    return best;
+}
+
+static void try_all(struct guest *g, timer_t timer)
+{
+    double ns;
+    for (enum kvm_mode mode = 0; mode < KVM_MODE_COUNT; mode++)
+        result.works[mode] = try_mode(g, timer, mode, 1, &ns);
+    result.real_ns = measure(g, timer, KVM_MODE_REAL);
+    result.protected_ns = measure(g, timer, KVM_MODE_FLAT32);
+    result.software = result.real_ns > SOFTWARE_NS || result.protected_ns > SOFTWARE_NS;
+}
+
+static void probe(void)
+{
+    struct guest g = {.kvm = -1, .vm = -1, .vcpu = -1, .run = MAP_FAILED, .memory = MAP_FAILED};
+    timer_t timer;
+    double start = now_ns();
+    result.node = kvm_probe_node(result.node_text, sizeof result.node_text);
+    if (result.node != KVM_NODE_PRESENT)
+        return;
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, LIMIT_SIGNAL);
+    if (limit_create(&timer)) {
+        cannot("a timer");
+        return;
+    }
+    pthread_sigmask(SIG_UNBLOCK, &set, &old);
+    if (guest_create(&g)) {
+        result.usable = true;
+        try_all(&g, timer);
+    }
+    timer_delete(timer);
+    guest_destroy(&g);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    result.milliseconds = (now_ns() - start) / 1e6;
+}
+
+const struct kvm_probe *kvm_probe(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, probe);
+    return &result;
+}
+
+bool kvm_probe_suffices(const struct kvm_probe *p, bool long_mode, char *why, size_t len)
+{
+    if (p->node != KVM_NODE_PRESENT) {
+        snprintf(why, len, "%s", p->node_text);
+        return false;
+    }
+    if (!p->usable) {
+        snprintf(why, len, "/dev/kvm cannot be used: %s", p->reason);
+        return false;
+    }
+    enum kvm_mode last = long_mode ? KVM_MODE_RING3 : KVM_MODE_PAE;
+    for (enum kvm_mode mode = 0; mode <= last; mode++) {
+        if (!p->works[mode]) {
+            snprintf(why, len, "/dev/kvm is %s without %s (it %s)", p->software ? "a software KVM" : "a KVM",
+                     kvm_mode_name(mode), p->why[mode]);
+            return false;
+        }
+    }
+    if (p->software) {
+        snprintf(why, len, "/dev/kvm is a software KVM, slower than bt (%.0f ns for an instruction)",
+                 p->real_ns > p->protected_ns ? p->real_ns : p->protected_ns);
+        return false;
+    }
+    snprintf(why, len, "/dev/kvm works");
+    return true;
+}
