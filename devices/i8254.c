@@ -199,10 +199,11 @@ static void on_edge(void *opaque)
     schedule(pit);
 }
 
-/* After any change to counter 0: the line shows OUT, the timer the next edge. */
-static void update_irq0(struct i8254 *pit)
+/* After any change to counter 0, which was made at tick: the line shows OUT, the timer the next edge. The time is not
+ * read again: a short count may have run out meanwhile (the host can hold this thread up anywhere), and its edge would
+ * be looked for in the future and lost. */
+static void update_irq0(struct i8254 *pit, uint64_t tick)
 {
-    uint64_t tick = ticks_now(pit);
     timer_cancel(&pit->edge);
     pit->backlog = 0;
     irq_set(&pit->irq0, is_periodic(&pit->counter[0]) || out_at(&pit->counter[0], tick));
@@ -274,7 +275,7 @@ static void count_written(struct i8254 *pit, struct i8254_counter *c, uint16_t v
         hold(c, tick, c->mode != 0);
     }
     if (c == &pit->counter[0])
-        update_irq0(pit);
+        update_irq0(pit, tick);
 }
 
 static void write_count(struct i8254 *pit, struct i8254_counter *c, uint8_t value)
@@ -290,10 +291,11 @@ static void write_count(struct i8254 *pit, struct i8254_counter *c, uint8_t valu
         c->write_high = true;
         c->write_low = value;
         if (c->mode == 0) { /* the first byte stops the count */
-            hold(c, ticks_now(pit), false);
+            uint64_t tick = ticks_now(pit);
+            hold(c, tick, false);
             c->held_elapsed = 0;
             if (c == &pit->counter[0])
-                update_irq0(pit);
+                update_irq0(pit, tick);
         }
     }
 }
@@ -335,7 +337,8 @@ static void write_control(struct i8254 *pit, uint8_t value)
         return;
     }
     unsigned mode = value >> 1 & 7;
-    hold(c, ticks_now(pit), true);
+    uint64_t tick = ticks_now(pit);
+    hold(c, tick, true);
     c->mode = (uint8_t)(mode > 5 ? mode - 4 : mode);
     c->held_out = c->mode != 0;
     c->access = value >> 4 & 3;
@@ -345,7 +348,7 @@ static void write_control(struct i8254 *pit, uint8_t value)
     c->programmed = false;
     c->held_elapsed = 0;
     if (c == &pit->counter[0])
-        update_irq0(pit);
+        update_irq0(pit, tick);
 }
 
 static uint8_t read_count(struct i8254 *pit, struct i8254_counter *c)

@@ -145,8 +145,12 @@ static void vcpu_mem_write(void *opaque, gpa_t addr, uint64_t value, unsigned si
 static int vcpu_interrupt_ack(void *opaque)
 {
     struct machine *m = ((struct vcpu *)opaque)->machine;
+    int vector = -1;
     pthread_mutex_lock(&m->lock);
-    int vector = i8259_pending(&m->board.pic) ? i8259_acknowledge(&m->board.pic) : -1;
+    if (i8259_pending(&m->board.pic))
+        vector = i8259_acknowledge(&m->board.pic);
+    else
+        cpu_lower(m->vcpu.cpu, CPU_EVENT_INTR); /* the engine held on to an event while the line dropped */
     pthread_mutex_unlock(&m->lock);
     return vector;
 }
