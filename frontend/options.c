@@ -244,11 +244,10 @@ static int set_cpus(struct parser *p)
 
 static int set_cpu_model(struct parser *p)
 {
-    if (!strcmp(p->value, "64"))
-        return bad(p, "64-bit guests are not supported yet; the machine is the 32-bit one");
-    if (strcmp(p->value, "32"))
+    bool wide = !strcmp(p->value, "64");
+    if (!wide && strcmp(p->value, "32"))
         return bad(p, "32 or 64 is expected");
-    p->o->machine.long_mode = false;
+    p->o->machine.long_mode = wide;
     return 0;
 }
 
@@ -568,7 +567,7 @@ int options_parse(struct options *o, int argc, char **argv, char *err, size_t er
 {
     char name[32];
     struct parser p = {.o = o, .err = err, .err_len = err_len};
-    *o = (struct options){.machine = {.ram_size = 256 << 20, .cpus = 1, .long_mode = false}};
+    *o = (struct options){.machine = {.ram_size = 256 << 20, .cpus = 1, .long_mode = true}};
     optind = 0; /* glibc: start afresh */
     opterr = 0;
     for (;;) {
