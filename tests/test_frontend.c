@@ -89,7 +89,7 @@ static void seconds(void)
 static void good_lines(void)
 {
     CU_ASSERT_EQUAL(parse(""), 0);
-    CU_ASSERT(options.machine.ram_size == 256 << 20 && options.machine.cpus == 1 && !options.machine.long_mode);
+    CU_ASSERT(options.machine.ram_size == 256 << 20 && options.machine.cpus == 1 && options.machine.long_mode);
     CU_ASSERT_EQUAL(parse("-m 64M -c 1 --engine=bt --headless --kernel k --initrd i --append console=ttyS0"), 0);
     CU_ASSERT(options.engine == ENGINE_CHOICE_BT && options.machine.ram_size == 64 << 20);
     CU_ASSERT_STRING_EQUAL(options.machine.append, "console=ttyS0");
