@@ -221,7 +221,7 @@ static void enter_handler(struct cpu *cpu, const struct gate *g, const struct de
 
 static int deliver_protected(struct cpu *cpu, const struct event *e)
 {
-    struct gate g;
+    struct gate g = {0};
     struct descriptor cs, ss;
     struct stack_frame f;
     unsigned level = 0, ext = event_ext(e);

@@ -30,6 +30,11 @@ static void set_cpu_init(void *opaque, int n, int level)
         b->signals.power.cpu_init(b->signals.power.opaque);
 }
 
+static bool irq0_waiting(void *pic)
+{
+    return i8259_waiting(pic, 0);
+}
+
 static void display_window(void *opaque, bool display)
 {
     vga_set_window_enabled(opaque, display);
@@ -75,6 +80,8 @@ static int wire_isa(struct board *b, char *err, size_t err_len)
     struct piix4 *p = &b->piix4;
     struct irq_line cpu_init = {set_cpu_init, b, 0};
     TRY(i8254_init(&b->pit, b->ports, b->clock, piix4_isa_irq(p, 0)), "8254");
+    b->pit.irq0_waiting = irq0_waiting;
+    b->pit.irq0_waiting_opaque = &b->pic;
     TRY(mc146818_init(&b->rtc, b->ports, b->clock, piix4_isa_irq(p, 8)), "MC146818");
     TRY(i8237_init(&b->dma, b->ports, b->memory), "8237");
     TRY(port92_init(&b->port92, b->ports, b->signals.a20, cpu_init), "port 92");
@@ -165,9 +172,6 @@ void board_destroy(struct board *b)
     if (b->bridge.memory)
         i440bx_destroy(&b->bridge);
     pci_bus_destroy(b->pci);
-    for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++)
-        if (b->config->serial[i]) /* the back end outlives the chip */
-            b->config->serial[i]->receive = NULL, b->config->serial[i]->can_receive = NULL;
     bus_destroy(b->ports);
     bus_destroy(b->memory_bus);
     board_close_drives(b);

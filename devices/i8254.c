@@ -6,9 +6,10 @@
 #include <string.h>
 
 enum { ACCESS_LOW = 1, ACCESS_HIGH = 2, ACCESS_BOTH = 3 };
-/* Made up at most; and the shortest distance between two events: a guest that asks for megahertz gets what a
- * processor could take. */
-enum { BACKLOG_MAX = 64 };
+/* The host may hold up this thread or the processor's for many periods. A guest that counts its timer interrupts would
+ * lose time (Linux then distrusts the TSC), so they are made up: so many at most, so much faster than the period. */
+enum { BACKLOG_MAX = 256, BACKLOG_SPEED = 8 };
+/* The shortest distance between two events: a guest that asks for megahertz gets what a processor could take. */
 #define EVENT_DISTANCE_NS (10 * NS_PER_US)
 #define BACKLOG_PERIOD_NS (100 * NS_PER_US)
 /* The refresh request toggles at counter 1's usual rate, 18 ticks, whether it is programmed or not. */
@@ -165,9 +166,9 @@ static void schedule(struct i8254 *pit)
     uint64_t now = clock_now(pit->clock);
     uint64_t at = clock_ticks_to_ns(pit->edge_tick, I8254_HZ);
     if (pit->backlog) {
-        uint64_t half = clock_ticks_to_ns(pit->counter[0].loaded, I8254_HZ) / 2;
-        if (now + half < at)
-            at = now + half;
+        uint64_t soon = clock_ticks_to_ns(pit->counter[0].loaded, I8254_HZ) / BACKLOG_SPEED;
+        if (now + soon < at)
+            at = now + soon;
     }
     if (pit->periodic && at < now + EVENT_DISTANCE_NS)
         at = now + EVENT_DISTANCE_NS;
@@ -185,13 +186,14 @@ static void on_edge(void *opaque)
         return;
     }
     take_over(c, tick);
+    bool waiting = pit->irq0_waiting && pit->irq0_waiting(pit->irq0_waiting_opaque);
     if (tick >= pit->edge_tick) {
-        uint64_t missed = (tick - pit->edge_tick) / c->loaded;
+        uint64_t missed = (tick - pit->edge_tick) / c->loaded + waiting;
         if (clock_ticks_to_ns(c->loaded, I8254_HZ) >= BACKLOG_PERIOD_NS)
             pit->backlog = missed + pit->backlog > BACKLOG_MAX ? BACKLOG_MAX : (unsigned)missed + pit->backlog;
         if (!next_edge(pit, tick))
             return;
-    } else if (pit->backlog) {
+    } else if (pit->backlog && !waiting) {
         pit->backlog--;
     }
     irq_set(&pit->irq0, 0);

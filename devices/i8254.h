@@ -54,6 +54,9 @@ struct i8254 {
     bool periodic;
     uint64_t edge_tick; /* the next rising edge of OUT0 */
     unsigned backlog;   /* edges missed and still to be made up */
+    /* Is the edge before still waiting for the processor? Set by the board after init; NULL: never. */
+    bool (*irq0_waiting)(void *opaque);
+    void *irq0_waiting_opaque;
     struct bus_range ports, port61_range;
 };
 

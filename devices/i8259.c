@@ -73,6 +73,13 @@ struct irq_line i8259_input(struct i8259 *pic, unsigned pin)
     return (struct irq_line){.set = on_pin, .opaque = pic, .n = (int)(pin & 15)};
 }
 
+bool i8259_waiting(const struct i8259 *pic, unsigned pin)
+{
+    const struct i8259_chip *c = &pic->chip[pin >> 3 & 1];
+    bool cascade_masked = pin >= 8 && (pic->chip[MASTER].imr >> CASCADE_PIN & 1);
+    return !cascade_masked && (c->irr & ~c->imr) >> (pin & 7) & 1;
+}
+
 bool i8259_pending(const struct i8259 *pic)
 {
     return pic->intr_level != 0;

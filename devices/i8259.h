@@ -43,6 +43,8 @@ struct irq_line i8259_input(struct i8259 *pic, unsigned pin);
 /* The processor's interrupt acknowledge cycle: the vector. Without a request it is the spurious one of pin 7 (or 15).
  */
 int i8259_acknowledge(struct i8259 *pic);
+/* Is pin 0-15 requesting, and would the processor see it sooner or later as the masks are now? */
+bool i8259_waiting(const struct i8259 *pic, unsigned pin);
 /* The level of INTR. */
 bool i8259_pending(const struct i8259 *pic);
 

@@ -175,7 +175,8 @@ static int add_part(struct machine *m, const struct engine *engine, char *err, s
         snprintf(err, err_len, "engine %s: too many engines", engine->name);
         return -EINVAL;
     }
-    struct cpu *cpu = engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err, err_len);
+    struct cpu *cpu =
+        engine->vcpu_create(&m->config.engine_options, &m->memory, &m->model, &v->callbacks, 0, err, err_len);
     if (!cpu) {
         if (!err[0])
             snprintf(err, err_len, "engine %s: cannot make a virtual CPU", engine->name);
@@ -297,6 +298,10 @@ int machine_run(struct machine *m)
     pthread_cond_broadcast(&m->state_changed);
     pthread_mutex_unlock(&m->lock);
     vcpu_join(&m->vcpu);
+    /* From here on the back ends' owner may close them. */
+    for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++)
+        if (m->config.serial[i])
+            m->config.serial[i]->receive = NULL, m->config.serial[i]->can_receive = NULL;
     return exit_status(m);
 }
 

@@ -36,7 +36,8 @@ struct machine_config {
     char boot; /* 'c', 'd', 'a', 'n', or 0: by what is there */
     const char *kernel, *initrd, *append; /* direct boot; NULL: firmware */
     const char *firmware;                 /* NULL: Debian's SeaBIOS */
-    struct chardev *serial[MACHINE_SERIAL_PORTS]; /* NULL: nothing plugged in; owned by the caller */
+    /* NULL: nothing plugged in; owned by the caller, and not looked at any more once machine_run has returned. */
+    struct chardev *serial[MACHINE_SERIAL_PORTS];
     struct chardev *debug_console;                /* port 0x402, NULL: the log category firmware */
     enum debug_exit_mode debug_exit;
     bool no_reboot;

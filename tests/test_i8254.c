@@ -292,6 +292,34 @@ static void late_host(void)
     stop();
 }
 
+static bool waiting;
+
+static bool irq_waits(void *opaque)
+{
+    return waiting;
+}
+
+/* The processor is held up for 10 periods: what it could not see is made up once it takes interrupts again. */
+static void late_processor(void)
+{
+    start();
+    pit.irq0_waiting = irq_waits;
+    set(0, 2, 1193);
+    uint64_t t = tick() + 1;
+    waiting = false;
+    to_tick(t + 1193);
+    waiting = true;
+    to_tick(t + 1193 * 11);
+    waiting = false;
+    edges = 0;
+    to_tick(t + 1193 * 13 + 100);
+    CU_ASSERT_EQUAL(edges, 12);
+    edges = 0;
+    to_tick(t + 1193 * 23 + 100);
+    CU_ASSERT_EQUAL(edges, 10);
+    stop();
+}
+
 /* By the host's clock: the shortest counts run out while they are being written, and none may be lost. */
 static void short_counts(void)
 {
@@ -313,6 +341,7 @@ static void short_counts(void)
     stop();
 }
 
-TEST_SUITE(i8254, {"modes 0 and 4", one_shot}, {"counts of one tick", short_counts}, {"mode 2", periodic},
-           {"mode 3", square_wave}, {"gates, modes 1 and 5", gates}, {"latches, read-back, BCD", reading},
+TEST_SUITE(i8254, {"modes 0 and 4", one_shot}, {"counts of one tick", short_counts},
+           {"ticks that the processor missed", late_processor}, {"mode 2", periodic}, {"mode 3", square_wave},
+           {"gates, modes 1 and 5", gates}, {"latches, read-back, BCD", reading},
            {"every control word, bad counts", bad_programs}, {"missed periods are made up", late_host})
