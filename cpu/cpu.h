@@ -96,6 +96,7 @@ struct cpu_board {
     void (*cr8_write)(void *opaque, unsigned tpr);
     void (*ferr)(void *opaque, int level); /* FERR#: x87 error with CR0.NE clear, to IRQ 13 */
     int (*tsc_deadline)(void *opaque, uint64_t tsc);
+    uint64_t (*tsc_deadline_read)(void *opaque); /* 0: none waits */
     void *opaque;
 };
 

@@ -32,6 +32,7 @@ enum feature_word { F_1_ECX, F_1_EDX, F_7_EBX, F_7_ECX, F_7_EDX, F_X1_ECX, F_X1_
 
 enum {
     ECX1_PCID = 17,
+    ECX1_TSC_DEADLINE = 24,
     ECX1_XSAVE = 26,
     ECX1_OSXSAVE = 27,
     ECX1_AVX = 28,
@@ -210,7 +211,7 @@ void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic)
 {
     static uint32_t tsc_khz; /* the host's; measured once */
     uint32_t r[4];
-    *model = (struct cpu_model){.long_mode = long_mode, .apic = apic};
+    *model = (struct cpu_model){.long_mode = long_mode, .apic = apic, .tsc_deadline = apic};
     probe_features(model);
     mask_features(model);
     model->avx = model->host_features[F_1_ECX] & BIT(ECX1_AVX);
@@ -293,6 +294,8 @@ static void feature_leaf(const struct cpu_model *model, uint64_t cr4, unsigned i
     uint32_t ecx = model->host_features[F_1_ECX];
     if ((ecx & BIT(ECX1_XSAVE)) && (cr4 & CR4_OSXSAVE))
         ecx |= BIT(ECX1_OSXSAVE);
+    if (model->tsc_deadline)
+        ecx |= BIT(ECX1_TSC_DEADLINE);
     set(out, cpu_model_signature(model), index << 24 | 1u << 16 | 8u << 8, ecx, model->host_features[F_1_EDX]);
 }
 
@@ -343,6 +346,9 @@ static void basic_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t su
     case 4:
         if (!model->amd)
             cache_leaf(subleaf, out);
+        break;
+    case 6:
+        set(out, model->apic ? BIT(2) : 0, 0, 0, 0); /* ARAT: the local APIC's timer never stops */
         break;
     case 7:
         if (subleaf == 0)
@@ -427,6 +433,10 @@ int cpu_cpuid(struct cpu *cpu)
     uint32_t out[4];
     cpu_model_leaf(cpu->model, (uint32_t)cpu->gpr[GPR_AX], (uint32_t)cpu->gpr[GPR_CX], cpu->mmu.cr4, cpu->xcr0,
                    cpu->index, out);
+    /* A local APIC that is switched off is not there. Leaf 1, and AMD's copy of it. */
+    uint32_t leaf = (uint32_t)cpu->gpr[GPR_AX];
+    if (!(cpu->msr.apic_base & 1u << 11) && (leaf == 1 || (leaf == 0x80000001 && cpu->model->amd)))
+        out[3] &= ~BIT(EDX1_APIC);
     cpu->gpr[GPR_AX] = out[0];
     cpu->gpr[GPR_BX] = out[1];
     cpu->gpr[GPR_CX] = out[2];

@@ -9,6 +9,7 @@
 struct cpu_model {
     bool long_mode;   /* --cpu 64 */
     bool apic;        /* a local APIC is on the board */
+    bool tsc_deadline; /* its timer knows TSC deadlines (leaf 1, ECX bit 24) */
     bool amd;         /* vendor "AuthenticAMD": SYSCALL, SYSENTER and the MSRs behave as AMD's */
     bool avx, avx2, bmi, fma; /* the host has them and so has the guest */
     uint32_t tsc_khz;

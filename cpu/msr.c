@@ -388,6 +388,43 @@ static int write_apic_base(struct cpu *cpu, uint64_t value)
     return MSR_OK;
 }
 
+/* ---- the TSC and the deadline on it ---- */
+
+static int read_tsc_deadline(struct cpu *cpu, uint64_t *value)
+{
+    if (!cpu->model->tsc_deadline)
+        return MSR_UNKNOWN;
+    *value = cpu->msr.tsc_deadline;
+    if (cpu->board && cpu->board->tsc_deadline_read) {
+        cpu_fpu_unload(cpu);
+        *value = cpu->board->tsc_deadline_read(cpu->board->opaque);
+    }
+    return MSR_OK;
+}
+
+static int write_tsc_deadline(struct cpu *cpu, uint64_t value)
+{
+    if (!cpu->model->tsc_deadline)
+        return MSR_UNKNOWN;
+    cpu->msr.tsc_deadline = value;
+    if (cpu->board && cpu->board->tsc_deadline) {
+        cpu_fpu_unload(cpu);
+        cpu->board->tsc_deadline(cpu->board->opaque, value);
+    }
+    return MSR_OK;
+}
+
+/* A deadline that waits moves with it. */
+static int write_tsc(struct cpu *cpu, uint64_t value)
+{
+    uint64_t deadline = 0;
+    read_tsc_deadline(cpu, &deadline);
+    cpu->tsc_offset = value - cpu_host_tsc();
+    if (deadline)
+        write_tsc_deadline(cpu, deadline);
+    return MSR_OK;
+}
+
 static int read_common(struct cpu *cpu, uint32_t n, uint64_t *value)
 {
     *value = 0;
@@ -395,6 +432,8 @@ static int read_common(struct cpu *cpu, uint32_t n, uint64_t *value)
     case MSR_TSC:
         *value = cpu_host_tsc() + cpu->tsc_offset;
         return MSR_OK;
+    case MSR_TSC_DEADLINE:
+        return read_tsc_deadline(cpu, value);
     case MSR_APIC_BASE:
         return read_apic_base(cpu, value);
     case MSR_SYSENTER_CS:
@@ -428,8 +467,9 @@ static int write_common(struct cpu *cpu, uint32_t n, uint64_t value)
 {
     switch (n) {
     case MSR_TSC:
-        cpu->tsc_offset = value - cpu_host_tsc();
-        return MSR_OK;
+        return write_tsc(cpu, value);
+    case MSR_TSC_DEADLINE:
+        return write_tsc_deadline(cpu, value);
     case MSR_APIC_BASE:
         return write_apic_base(cpu, value);
     case MSR_SYSENTER_CS:

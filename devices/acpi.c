@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "devices/acpi.h"
 
+#include "devices/ioapic.h"
+#include "devices/lapic.h"
 #include "devices/piix4.h"
 
 #include <endian.h>
@@ -124,6 +126,52 @@ static void fill_fadt(uint8_t *at, uint32_t facs, uint32_t dsdt)
     put_io(at + FADT_X_GPE0, 32, 1, PIIX4_PM_PORT + 0x0c);
 }
 
+/* ---- MADT, specification 5.2.12 ---- */
+
+enum { MADT_LOCAL = 0, MADT_IO = 1, MADT_OVERRIDE = 2, MADT_LOCAL_NMI = 4 };
+enum { MADT_HEADER_SIZE = 44, MADT_PCAT_COMPAT = 1, MADT_ENABLED = 1, MADT_LOW_LEVEL = 0xf, MADT_ALL_CPUS = 0xff };
+enum { MADT_LOCAL_SIZE = 8, MADT_IO_SIZE = 12, MADT_OVERRIDE_SIZE = 10, MADT_LOCAL_NMI_SIZE = 6 };
+
+static uint32_t madt_size(const struct acpi_config *config)
+{
+    return MADT_HEADER_SIZE + config->cpus * MADT_LOCAL_SIZE + MADT_IO_SIZE + 2 * MADT_OVERRIDE_SIZE +
+           MADT_LOCAL_NMI_SIZE;
+}
+
+static uint8_t *put_override(uint8_t *at, unsigned irq, uint32_t pin, unsigned flags)
+{
+    at[0] = MADT_OVERRIDE;
+    at[1] = MADT_OVERRIDE_SIZE;
+    at[3] = (uint8_t)irq;
+    put32(at + 4, pin);
+    put16(at + 8, (uint16_t)flags);
+    return at + MADT_OVERRIDE_SIZE;
+}
+
+static void fill_madt(uint8_t *at, const struct acpi_config *config)
+{
+    put32(at + HEADER_SIZE, LAPIC_DEFAULT_BASE);
+    put32(at + HEADER_SIZE + 4, MADT_PCAT_COMPAT);
+    at += MADT_HEADER_SIZE;
+    for (unsigned i = 0; i < config->cpus; i++, at += MADT_LOCAL_SIZE) {
+        at[0] = MADT_LOCAL;
+        at[1] = MADT_LOCAL_SIZE;
+        at[2] = at[3] = (uint8_t)i;
+        put32(at + 4, MADT_ENABLED);
+    }
+    at[0] = MADT_IO;
+    at[1] = MADT_IO_SIZE;
+    at[2] = (uint8_t)config->cpus;
+    put32(at + 4, IOAPIC_BASE);
+    at += MADT_IO_SIZE;
+    at = put_override(at, 0, 2, 0);
+    at = put_override(at, PIIX4_SCI_IRQ, PIIX4_SCI_IRQ, MADT_LOW_LEVEL);
+    at[0] = MADT_LOCAL_NMI;
+    at[1] = MADT_LOCAL_NMI_SIZE;
+    at[2] = MADT_ALL_CPUS;
+    at[5] = 1; /* LINT1 */
+}
+
 int acpi_build(struct acpi_tables *t, const struct acpi_config *config)
 {
     memset(t, 0, sizeof *t);
@@ -132,7 +180,9 @@ int acpi_build(struct acpi_tables *t, const struct acpi_config *config)
     if (acpi_build_dsdt(config, &code, &code_size))
         return -ENOMEM;
     uint32_t dsdt = FACS_SIZE, dsdt_size = HEADER_SIZE + (uint32_t)code_size;
-    uint32_t fadt = (dsdt + dsdt_size + 15) & ~15u, rsdt = fadt + 256, rsdt_size = HEADER_SIZE + 4;
+    uint32_t fadt = (dsdt + dsdt_size + 15) & ~15u, madt = fadt + 256;
+    uint32_t rsdt = madt + (config->apic ? (madt_size(config) + 15) & ~15u : 0);
+    uint32_t rsdt_size = HEADER_SIZE + (config->apic ? 8 : 4);
     t->size = (rsdt + rsdt_size + 63) & ~63u;
     t->data = calloc(1, t->size);
     if (!t->data) {
@@ -147,8 +197,14 @@ int acpi_build(struct acpi_tables *t, const struct acpi_config *config)
     add_pointer(t, fadt + FADT_FACS, 4);
     add_pointer(t, fadt + FADT_DSDT, 4);
     add_pointer(t, fadt + FADT_X_DSDT, 8);
-    put32(add_header(t, rsdt, "RSDT", 1, rsdt_size) + HEADER_SIZE, fadt);
+    uint8_t *root = add_header(t, rsdt, "RSDT", 1, rsdt_size);
+    put32(root + HEADER_SIZE, fadt);
     add_pointer(t, rsdt + HEADER_SIZE, 4);
+    if (config->apic) {
+        fill_madt(add_header(t, madt, "APIC", 1, madt_size(config)), config);
+        put32(root + HEADER_SIZE + 4, madt);
+        add_pointer(t, rsdt + HEADER_SIZE + 4, 4);
+    }
 
     memcpy(t->rsdp, "RSD PTR \0RNGFLD\0", 16);
     put32(t->rsdp + RSDP_RSDT, rsdt);
@@ -166,6 +222,7 @@ void acpi_free(struct acpi_tables *t)
 #define TABLES_FILE "etc/acpi/tables"
 #define RSDP_FILE "etc/acpi/rsdp"
 #define PIR_FILE "etc/pir"
+#define MP_FILE "etc/mp"
 
 enum { COMMAND_ALLOCATE = 1, COMMAND_ADD_POINTER = 2, COMMAND_ADD_CHECKSUM = 3 };
 enum { ZONE_HIGH = 1, ZONE_BIOS_SEGMENT = 2 };
@@ -213,11 +270,11 @@ static void script_allocate(struct script *s, const char *file, uint32_t align, 
     c->allocate.zone = zone;
 }
 
-static void script_pointer(struct script *s, const char *file, uint32_t offset, uint8_t size)
+static void script_pointer(struct script *s, const char *file, const char *target, uint32_t offset, uint8_t size)
 {
     struct loader_command *c = script_add(s, COMMAND_ADD_POINTER);
     strcpy(c->pointer.file, file);
-    strcpy(c->pointer.target, TABLES_FILE);
+    strcpy(c->pointer.target, target);
     c->pointer.offset = htole32(offset);
     c->pointer.size = size;
 }
@@ -231,7 +288,8 @@ static void script_checksum(struct script *s, const char *file, uint32_t result,
     c->checksum.length = htole32(length);
 }
 
-int acpi_add_to_fwcfg(const struct acpi_tables *t, struct fwcfg *f, const void *pir, size_t pir_size)
+int acpi_add_to_fwcfg(const struct acpi_tables *t, struct fwcfg *f, const void *pir, size_t pir_size,
+                      const struct mp_table *mp)
 {
     struct script s;
     memset(&s, 0, sizeof s);
@@ -240,14 +298,21 @@ int acpi_add_to_fwcfg(const struct acpi_tables *t, struct fwcfg *f, const void *
     if (pir)
         script_allocate(&s, PIR_FILE, 16, ZONE_BIOS_SEGMENT);
     for (unsigned i = 0; i < t->pointer_count; i++)
-        script_pointer(&s, TABLES_FILE, t->pointers[i].offset, t->pointers[i].size);
+        script_pointer(&s, TABLES_FILE, TABLES_FILE, t->pointers[i].offset, t->pointers[i].size);
     for (unsigned i = 0; i < t->sum_count; i++)
         script_checksum(&s, TABLES_FILE, t->sums[i].offset + HEADER_CHECKSUM, t->sums[i].offset, t->sums[i].size);
-    script_pointer(&s, RSDP_FILE, RSDP_RSDT, 4);
+    script_pointer(&s, RSDP_FILE, TABLES_FILE, RSDP_RSDT, 4);
     script_checksum(&s, RSDP_FILE, RSDP_CHECKSUM, 0, ACPI_RSDP_SIZE);
+    if (mp) {
+        script_allocate(&s, MP_FILE, 16, ZONE_BIOS_SEGMENT);
+        script_pointer(&s, MP_FILE, MP_FILE, MP_FLOATING_POINTER, 4);
+        script_checksum(&s, MP_FILE, MP_FLOATING_CHECKSUM, 0, MP_FLOATING_SIZE);
+    }
     int r = fwcfg_add_file(f, TABLES_FILE, t->data, t->size);
     if (!r)
         r = fwcfg_add_file(f, RSDP_FILE, t->rsdp, sizeof t->rsdp);
+    if (!r && mp)
+        r = fwcfg_add_file(f, MP_FILE, mp->data, mp->size);
     if (!r && pir)
         r = fwcfg_add_file(f, PIR_FILE, pir, pir_size);
     if (!r)

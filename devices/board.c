@@ -40,6 +40,26 @@ static void display_window(void *opaque, bool display)
     vga_set_window_enabled(opaque, display);
 }
 
+/* ---- interrupts ---- */
+
+/* INTR of the 8259 pair: LINT0 of every processor, and pin 0 of the I/O APIC. */
+static void set_intr(void *opaque, int n, int level)
+{
+    struct board *b = opaque;
+    struct irq_line pin0 = ioapic_input(&b->ioapic, 0);
+    for (unsigned i = 0; i < BOARD_CPUS; i++)
+        lapic_set_lint(&b->lapic[i], 0, level);
+    irq_set(&pin0, level);
+}
+
+int board_acknowledge(struct board *b, unsigned cpu)
+{
+    int vector = b->has_apic ? lapic_acknowledge(&b->lapic[cpu % BOARD_CPUS]) : LAPIC_ASK_8259;
+    if (vector == LAPIC_ASK_8259)
+        vector = i8259_pending(&b->pic) ? i8259_acknowledge(&b->pic) : -1;
+    return vector;
+}
+
 /* ---- wiring ---- */
 
 static int fail(char *err, size_t err_len, const char *what, int r)
@@ -55,11 +75,28 @@ static int fail(char *err, size_t err_len, const char *what, int r)
             return fail(err, err_len, what, try_result);                                                               \
     } while (0)
 
-static int wire_core(struct board *b, char *err, size_t err_len)
+static int wire_apics(struct board *b, const struct cpu_model *model, char *err, size_t err_len)
+{
+    struct irq_line isa[16], pirq[PCI_PIRQ_COUNT];
+    for (unsigned i = 0; i < BOARD_CPUS; i++)
+        TRY(lapic_init(&b->lapic[i], &b->apic_bus, b->clock, i, CPU_BUS_HZ, model->tsc_khz * 1000ull,
+                       &b->signals.lapic),
+            "local APIC");
+    TRY(ioapic_init(&b->ioapic, b->memory_bus, &b->apic_bus, PIIX4_SCI_IRQ), "82093AA");
+    for (unsigned n = 0; n < 16; n++)
+        isa[n] = n == 2 ? (struct irq_line){0} : ioapic_input(&b->ioapic, n ? n : 2);
+    for (unsigned n = 0; n < PCI_PIRQ_COUNT; n++)
+        pirq[n] = ioapic_input(&b->ioapic, IOAPIC_PIRQ_PIN + n);
+    piix4_connect_ioapic(&b->piix4, isa, pirq);
+    return 0;
+}
+
+static int wire_core(struct board *b, const struct cpu_model *model, char *err, size_t err_len)
 {
     struct irq_line pic_pins[16], pirq[PCI_PIRQ_COUNT];
     TRY(firmware_map(&b->firmware, b->memory), "firmware ROM");
-    TRY(i8259_init(&b->pic, b->ports, b->signals.intr), "8259");
+    struct irq_line intr = {set_intr, b, 0};
+    TRY(i8259_init(&b->pic, b->ports, b->has_apic ? intr : b->signals.intr), "8259");
     for (unsigned n = 0; n < 16; n++)
         pic_pins[n] = i8259_input(&b->pic, n);
     for (int n = 0; n < PCI_PIRQ_COUNT; n++)
@@ -69,7 +106,7 @@ static int wire_core(struct board *b, char *err, size_t err_len)
         return fail(err, err_len, "PCI bus", -12 /* ENOMEM */);
     TRY(i440bx_init(&b->bridge, b->pci, b->memory, b->firmware.low), "440BX");
     TRY(piix4_init(&b->piix4, b->pci, b->ports, b->clock, pic_pins, &b->signals.power), "PIIX4");
-    return 0;
+    return b->has_apic ? wire_apics(b, model, err, err_len) : 0;
 }
 
 static int wire_isa(struct board *b, char *err, size_t err_len)
@@ -123,8 +160,9 @@ static int wire_pci(struct board *b, char *err, size_t err_len)
     return 0;
 }
 
-int board_init(struct board *b, const struct machine_config *config, struct memory *memory, struct clock *clock,
-               struct loop *loop, const struct board_signals *signals, char *err, size_t err_len)
+int board_init(struct board *b, const struct machine_config *config, const struct cpu_model *model,
+               struct memory *memory, struct clock *clock, struct loop *loop, const struct board_signals *signals,
+               char *err, size_t err_len)
 {
     memset(b, 0, sizeof *b);
     b->config = config;
@@ -132,15 +170,16 @@ int board_init(struct board *b, const struct machine_config *config, struct memo
     b->clock = clock;
     b->loop = loop;
     b->signals = *signals;
+    b->has_apic = model->apic;
     int r = board_open_drives(b, err, err_len);
     if (!r)
-        r = firmware_init(&b->firmware, config, memory, b->floppy_present[0], err, err_len);
+        r = firmware_init(&b->firmware, config, memory, b->floppy_present[0], model, err, err_len);
     b->ports = bus_create("ports", 65536);
     b->memory_bus = bus_create("memory", UINT64_MAX);
     if (!r && (!b->ports || !b->memory_bus))
         r = fail(err, err_len, "buses", -12);
     if (!r)
-        r = wire_core(b, err, err_len);
+        r = wire_core(b, model, err, err_len);
     if (!r)
         r = wire_isa(b, err, err_len);
     if (!r)
@@ -171,6 +210,8 @@ void board_destroy(struct board *b)
         piix4_destroy(&b->piix4);
     if (b->bridge.memory)
         i440bx_destroy(&b->bridge);
+    for (unsigned i = 0; i < BOARD_CPUS; i++)
+        lapic_destroy(&b->lapic[i]);
     pci_bus_destroy(b->pci);
     bus_destroy(b->ports);
     bus_destroy(b->memory_bus);
@@ -185,6 +226,11 @@ void board_reset(struct board *b, struct loader_board *out)
     i440bx_reset(&b->bridge);
     piix4_reset(&b->piix4);
     i8259_reset(&b->pic);
+    if (b->has_apic) {
+        ioapic_reset(&b->ioapic);
+        for (unsigned i = 0; i < BOARD_CPUS; i++)
+            lapic_reset(&b->lapic[i]);
+    }
     i8254_reset(&b->pit);
     mc146818_reset(&b->rtc);
     i8237_reset(&b->dma);

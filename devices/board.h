@@ -7,6 +7,10 @@
  *                                             |  ISA
  *     8259 pair, 8254, MC146818, 8237 pair, 8042, 16550 x 2, 82077, port 92h, fw_cfg, debug ports
  *
+ * Interrupts: ISA lines go through the PIIX4 to the 8259s and, beside it, to the pins of the same number of the 82093AA
+ * I/O APIC (IRQ 0 to pin 2); PIRQ A-D to the 8259s as the PIIX4 routes them and to pins 16-19. INTR of the 8259s goes
+ * to LINT0 of the local APICs and to pin 0. Without APICs it goes to the processor.
+ *
  * Threads: under the machine lock. */
 #ifndef RINGFOLD_DEVICES_BOARD_H
 #define RINGFOLD_DEVICES_BOARD_H
@@ -21,6 +25,8 @@
 #include "devices/i8259.h"
 #include "devices/i82077.h"
 #include "devices/ide_pci.h"
+#include "devices/ioapic.h"
+#include "devices/lapic.h"
 #include "devices/machine.h"
 #include "devices/mc146818.h"
 #include "devices/piix4.h"
@@ -28,13 +34,14 @@
 #include "devices/uart16550.h"
 #include "devices/vga_pci.h"
 
-enum { BOARD_VGA_DEVICE = 15, BOARD_IDE_PLACES = 4, BOARD_FLOPPIES = 2 };
+enum { BOARD_CPUS = 1, BOARD_VGA_DEVICE = 15, BOARD_IDE_PLACES = 4, BOARD_FLOPPIES = 2 };
 
 /* What the board asks of the machine and its processor. */
 struct board_signals {
     struct irq_line intr;       /* to the processor */
     struct irq_line a20;        /* level 1: address line 20 passes */
     struct piix4_signals power; /* reset, INIT, soft off */
+    struct lapic_signals lapic;
     void (*debug_exit)(void *opaque, int status);
     void *opaque;
 };
@@ -52,6 +59,10 @@ struct board {
     struct i440bx bridge;
     struct piix4 piix4;
     struct i8259 pic;
+    bool has_apic;
+    struct apic_bus apic_bus;
+    struct lapic lapic[BOARD_CPUS];
+    struct ioapic ioapic;
     struct i8254 pit;
     struct mc146818 rtc;
     struct i8237 dma;
@@ -73,12 +84,16 @@ struct board {
     bool floppy_present[BOARD_FLOPPIES];
 };
 
-/* Builds the board; every chip is in its reset state. 0 or -errno with one line in err. config must stay. */
-int board_init(struct board *b, const struct machine_config *config, struct memory *memory, struct clock *clock,
-               struct loop *loop, const struct board_signals *signals, char *err, size_t err_len);
+/* Builds the board; every chip is in its reset state. model: the processor's, which says whether there are APICs. 0 or
+ * -errno with one line in err. config must stay. */
+int board_init(struct board *b, const struct machine_config *config, const struct cpu_model *model,
+               struct memory *memory, struct clock *clock, struct loop *loop, const struct board_signals *signals,
+               char *err, size_t err_len);
 void board_destroy(struct board *b);
 /* Hard reset of everything but the processor; direct boot's out is filled in when config names a kernel. */
 void board_reset(struct board *b, struct loader_board *out);
+/* The processor's interrupt acknowledge: a vector, or -1 when the request has gone away. */
+int board_acknowledge(struct board *b, unsigned cpu);
 /* FERR#: x87 error. */
 void board_set_ferr(struct board *b, int level);
 

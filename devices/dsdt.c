@@ -2,6 +2,7 @@
 /* The DSDT: what the board is made of, in ACPI's namespace.
  *
  *   \_S5                    soft off
+ *   \_PIC                   the system says whether it uses the I/O APIC
  *   \_PR.CPUn               processors
  *   \_SB.PCI0               the root bridge: windows (_CRS) and interrupt routing (_PRT)
  *   \_SB.PCI0.ISA           PIIX4 function 0, with LNKA-LNKD on its registers 0x60-0x63 and the legacy devices below it
@@ -9,6 +10,7 @@
 #include "devices/acpi.h"
 
 #include "devices/aml.h"
+#include "devices/ioapic.h"
 #include "devices/piix4.h"
 
 #include <errno.h>
@@ -115,21 +117,56 @@ static void add_link(struct aml *a, unsigned n)
     aml_close(a);
 }
 
-static void add_routing(struct aml *a)
+/* A package of routes: to the links, or to pins of the I/O APIC. */
+static void add_routes(struct aml *a, bool apic)
 {
-    aml_name(a, "_PRT");
     aml_package_open(a, (PCI_DEVICE_COUNT - 1) * 4);
     for (unsigned device = 1; device < PCI_DEVICE_COUNT; device++)
         for (unsigned pin = 1; pin <= 4; pin++) {
+            unsigned pirq = pci_pirq_of(device, pin);
             char link[] = "\\_SB.PCI0.ISA.LNKA";
-            link[sizeof link - 2] = (char)('A' + pci_pirq_of(device, pin));
+            link[sizeof link - 2] = (char)('A' + pirq);
             aml_package_open(a, 4);
             aml_integer(a, device << 16 | 0xffff);
             aml_integer(a, pin - 1);
-            aml_path(a, link);
-            aml_integer(a, 0);
+            if (apic)
+                aml_integer(a, 0);
+            else
+                aml_path(a, link);
+            aml_integer(a, apic ? IOAPIC_PIRQ_PIN + pirq : 0);
             aml_close(a);
         }
+    aml_close(a);
+}
+
+static void add_routing(struct aml *a, bool apic)
+{
+    aml_name(a, apic ? "PRTP" : "_PRT");
+    add_routes(a, false);
+    if (!apic)
+        return;
+    aml_name(a, "PRTA");
+    add_routes(a, true);
+    aml_method_open(a, "_PRT", 0, false);
+    aml_if_open(a);
+    aml_path(a, "\\PICM");
+    aml_byte(a, AML_RETURN);
+    aml_path(a, "PRTA");
+    aml_close(a);
+    aml_byte(a, AML_RETURN);
+    aml_path(a, "PRTP");
+    aml_close(a);
+}
+
+/* \_PIC(1): the system uses the I/O APIC. */
+static void add_interrupt_model(struct aml *a)
+{
+    aml_name(a, "\\PICM");
+    aml_integer(a, 0);
+    aml_method_open(a, "\\_PIC", 1, false);
+    aml_byte(a, AML_STORE);
+    aml_byte(a, AML_ARG0);
+    aml_path(a, "\\PICM");
     aml_close(a);
 }
 
@@ -225,7 +262,7 @@ static void add_root_bridge(struct aml *a, const struct acpi_config *config)
     aml_dword_memory_range(a, 0xc0000, 0xdffff, true);
     aml_dword_memory_range(a, (uint32_t)((config->low_ram + 0xfffff) & ~0xfffffull), 0xfebfffff, false);
     aml_resources_close(a);
-    add_routing(a);
+    add_routing(a, config->apic);
     add_isa_bridge(a, config->floppy);
     add_function(a, "IDE_", PIIX4_DEVICE, 1);
     add_function(a, "PM__", PIIX4_DEVICE, 3);
@@ -258,6 +295,8 @@ int acpi_build_dsdt(const struct acpi_config *config, uint8_t **code, size_t *si
         aml_integer(&a, 0); /* SUS_TYP 0: soft off */
     aml_close(&a);
 
+    if (config->apic)
+        add_interrupt_model(&a);
     aml_scope_open(&a, "\\_PR_");
     for (unsigned i = 0; i < config->cpus && i < 255; i++) {
         char name[8];

@@ -51,14 +51,20 @@ static int read_image(struct firmware *f, const char *path, char *err, size_t er
 }
 
 int firmware_init(struct firmware *f, const struct machine_config *config, const struct memory *memory, bool floppy,
-                  char *err, size_t err_len)
+                  const struct cpu_model *model, char *err, size_t err_len)
 {
     memset(f, 0, sizeof *f);
     int r = read_image(f, config->firmware ? config->firmware : DEFAULT_IMAGE, err, err_len);
     if (r)
         return r;
     pir_build(f->pir);
-    struct acpi_config acpi = {.cpus = config->cpus, .low_ram = memory->low_size, .floppy = floppy};
+    f->apic = model->apic;
+    struct acpi_config acpi = {
+        .cpus = config->cpus, .low_ram = memory->low_size, .floppy = floppy, .apic = model->apic};
+    uint32_t leaf1[4];
+    cpu_model_leaf(model, 1, 0, 0, 0, 0, leaf1);
+    struct mp_config mp = {.cpus = config->cpus, .signature = leaf1[0], .features = leaf1[3]};
+    mp_table_build(&f->mp, &mp);
     struct smbios_config smbios = {.cpus = config->cpus, .ram_size = memory->ram_size, .low_ram = memory->low_size};
     r = acpi_build(&f->acpi, &acpi);
     if (!r)
@@ -173,7 +179,7 @@ int firmware_fill_fwcfg(const struct firmware *f, struct board *b, const struct 
     r |= fwcfg_set_number(cfg, FWCFG_NUMA, 0, 8);
     r |= fwcfg_set_number(cfg, FWCFG_BOOT_MENU, 0, 2);
     /* More than 255: then SeaBIOS leaves out its own $PIR and MP tables, which describe another board (another slot for
-     * the router, and an I/O APIC). Ours comes with the ACPI tables. */
+     * the router, PCI interrupts at ISA pins). Ours come with the ACPI tables. */
     r |= fwcfg_set_number(cfg, FWCFG_MAX_CPUS, 256, 2);
     r |= fwcfg_set_number(cfg, FWCFG_ARCH_LOCAL + 0, 0, 2);
     r |= fwcfg_set_number(cfg, FWCFG_ARCH_LOCAL + 1, 0, 2);
@@ -181,7 +187,7 @@ int firmware_fill_fwcfg(const struct firmware *f, struct board *b, const struct 
     r |= fwcfg_set_number(cfg, FWCFG_ARCH_LOCAL + 3, 0, 4);
     r |= fwcfg_add_file(cfg, "etc/e820", map, sizeof map[0] * (high ? 2 : 1));
     r |= smbios_add_to_fwcfg(&f->smbios, cfg);
-    r |= acpi_add_to_fwcfg(&f->acpi, cfg, f->pir, sizeof f->pir);
+    r |= acpi_add_to_fwcfg(&f->acpi, cfg, f->pir, sizeof f->pir, f->apic ? &f->mp : NULL);
     return r ? -ENOMEM : 0;
 }
 
@@ -222,11 +228,15 @@ void firmware_prepare(const struct firmware *f, struct board *b)
     memory_write(b->memory, gpa(0x100000 - shadowed), f->image + f->size - shadowed, shadowed);
     set_dram_rows(b);
     preset_interrupt_lines(b);
+    if (f->apic) { /* the id that the tables give it */
+        bus_write(b->memory_bus, IOAPIC_BASE + IOAPIC_INDEX, IOAPIC_ID, 4);
+        bus_write(b->memory_bus, IOAPIC_BASE + IOAPIC_WINDOW, b->config->cpus << 24, 4);
+    }
 }
 
 /* ---- direct kernel boot ---- */
 
-enum { PLAY_PIR = 0xf0000, PLAY_SMBIOS_ANCHOR = 0xf0400, PLAY_RSDP = 0xf0440, PLAY_EBDA = 0x9fc00 };
+enum { PLAY_PIR = 0xf0000, PLAY_SMBIOS_ANCHOR = 0xf0400, PLAY_RSDP = 0xf0440, PLAY_MP = 0xf0800, PLAY_EBDA = 0x9fc00 };
 enum { PLAY_IO_BASE = 0xc000, PLAY_TABLES_SIZE = 0x20000 };
 #define PLAY_APERTURE_BASE 0xe0000000u
 #define PLAY_MEMORY_BASE 0xf0000000u
@@ -272,6 +282,15 @@ static void route_interrupts(struct board *b)
     pci_config_write(b->pci, 0, PIIX4_DEVICE, 3, 0xd2, 0x09, 1);
 }
 
+/* The MP table, and the boot processor's APIC on, still in virtual wire mode. */
+static void play_apic(const struct firmware *f, struct board *b)
+{
+    struct mp_table mp = f->mp;
+    mp_table_place(&mp, PLAY_MP);
+    memory_write(b->memory, gpa(PLAY_MP), mp.data, mp.size);
+    lapic_write(&b->lapic[0], LAPIC_SVR, LAPIC_SVR_ENABLE | 0xff, 4);
+}
+
 static void e820_add(struct loader_board *out, uint64_t base, uint64_t end, uint32_t type)
 {
     if (base < end && out->e820_count < LOADER_E820_MAX)
@@ -292,6 +311,9 @@ void firmware_play(const struct firmware *f, struct board *b, struct loader_boar
     memory_write(b->memory, gpa(0xffff0), reset_code, sizeof reset_code);
     memory_write(b->memory, gpa(PLAY_PIR), f->pir, sizeof f->pir);
 
+    if (f->apic)
+        play_apic(f, b);
+
     uint64_t low = b->memory->low_size, tables = low;
     if (low >= 0x100000 + 2 * PLAY_TABLES_SIZE && f->acpi.size + f->smbios.size < PLAY_TABLES_SIZE) {
         tables = (low - PLAY_TABLES_SIZE) & ~(uint64_t)PAGE_MASK;
@@ -304,6 +326,10 @@ void firmware_play(const struct firmware *f, struct board *b, struct loader_boar
     e820_add(out, 0xf0000, 0x100000, LOADER_E820_RESERVED);
     e820_add(out, 0x100000, tables, LOADER_E820_RAM);
     e820_add(out, tables, low, LOADER_E820_ACPI);
+    if (f->apic) {
+        e820_add(out, IOAPIC_BASE, IOAPIC_BASE + IOAPIC_SIZE, LOADER_E820_RESERVED);
+        e820_add(out, LAPIC_DEFAULT_BASE, LAPIC_DEFAULT_BASE + LAPIC_PAGE_SIZE, LOADER_E820_RESERVED);
+    }
     e820_add(out, MEMORY_4G - f->size, MEMORY_4G, LOADER_E820_RESERVED);
     e820_add(out, MEMORY_4G, MEMORY_4G + b->memory->ram_size - low, LOADER_E820_RAM);
     out->vga_text_mode = vga_pci_set_text_mode(&b->vga);

@@ -22,11 +22,13 @@ struct firmware {
     struct acpi_tables acpi;
     struct smbios_tables smbios;
     uint8_t pir[PIR_SIZE];
+    struct mp_table mp;
+    bool apic; /* the board has APICs */
 };
 
 /* Reads the image (path NULL: Debian's SeaBIOS) and makes the tables. 0 or -errno with one line in err. */
 int firmware_init(struct firmware *f, const struct machine_config *config, const struct memory *memory, bool floppy,
-                  char *err, size_t err_len);
+                  const struct cpu_model *model, char *err, size_t err_len);
 void firmware_destroy(struct firmware *f);
 /* Maps the ROM below 4 GiB. 0 or -errno. */
 int firmware_map(const struct firmware *f, struct memory *memory);

@@ -97,6 +97,42 @@ static void signal_intr(void *opaque, int n, int level)
         cpu_lower(m->vcpu.cpu, CPU_EVENT_INTR);
 }
 
+/* ---- what a local APIC asks of its processor; under the machine lock ---- */
+
+static void apic_intr(void *opaque, unsigned n, int level)
+{
+    signal_intr(opaque, 0, level);
+}
+
+static void apic_nmi(void *opaque, unsigned n)
+{
+    struct machine *m = opaque;
+    if (m->vcpu.cpu)
+        cpu_raise(m->vcpu.cpu, CPU_EVENT_NMI);
+}
+
+/* No system management mode on this board. */
+static void apic_smi(void *opaque, unsigned n)
+{
+    log_msg(LOG_GUEST_ERROR, "SMI asked for by a local APIC");
+}
+
+static void apic_init_processor(void *opaque, unsigned n)
+{
+    signal_cpu_init(opaque);
+}
+
+/* Only a processor that waits for it after INIT takes a startup message; the boot processor never does. */
+static void apic_startup(void *opaque, unsigned n, uint8_t vector)
+{
+    log_msg(LOG_GUEST_ERROR, "startup message with vector 0x%02x to the boot processor", vector);
+}
+
+static uint64_t apic_tsc(void *opaque)
+{
+    return __builtin_ia32_rdtsc();
+}
+
 /* The vCPU's thread applies it: right after the port write that moved it, or when it enters the engine. */
 static void signal_a20(void *opaque, int n, int level)
 {
@@ -125,34 +161,98 @@ static void vcpu_port_write(void *opaque, uint16_t port, uint64_t value, unsigne
     vcpu_apply_a20(v);
 }
 
+/* The vCPU's own local APIC; without one it answers nowhere, as its base is 0. */
+static struct lapic *vcpu_lapic(struct vcpu *v)
+{
+    return &v->machine->board.lapic[0];
+}
+
 static uint64_t vcpu_mem_read(void *opaque, gpa_t addr, unsigned size)
 {
-    struct machine *m = ((struct vcpu *)opaque)->machine;
+    struct vcpu *v = opaque;
+    struct machine *m = v->machine;
+    struct lapic *lapic = vcpu_lapic(v);
+    bool mine = lapic_maps(lapic, addr.v);
+    if (mine && (addr.v & PAGE_MASK) == LAPIC_TPR && size == 4)
+        return lapic_tpr(lapic); /* without the lock */
     pthread_mutex_lock(&m->lock);
-    uint64_t value = bus_read(m->board.memory_bus, addr.v, size);
+    uint64_t value = mine ? lapic_read(lapic, addr.v & PAGE_MASK, size) : bus_read(m->board.memory_bus, addr.v, size);
     pthread_mutex_unlock(&m->lock);
     return value;
 }
 
 static void vcpu_mem_write(void *opaque, gpa_t addr, uint64_t value, unsigned size)
 {
-    struct machine *m = ((struct vcpu *)opaque)->machine;
+    struct vcpu *v = opaque;
+    struct machine *m = v->machine;
+    struct lapic *lapic = vcpu_lapic(v);
     pthread_mutex_lock(&m->lock);
-    bus_write(m->board.memory_bus, addr.v, value, size);
+    if (lapic_maps(lapic, addr.v))
+        lapic_write(lapic, addr.v & PAGE_MASK, value, size);
+    else
+        bus_write(m->board.memory_bus, addr.v, value, size);
     pthread_mutex_unlock(&m->lock);
 }
 
 static int vcpu_interrupt_ack(void *opaque)
 {
     struct machine *m = ((struct vcpu *)opaque)->machine;
-    int vector = -1;
     pthread_mutex_lock(&m->lock);
-    if (i8259_pending(&m->board.pic))
-        vector = i8259_acknowledge(&m->board.pic);
-    else
+    int vector = board_acknowledge(&m->board, 0);
+    if (vector < 0)
         cpu_lower(m->vcpu.cpu, CPU_EVENT_INTR); /* the engine held on to an event while the line dropped */
     pthread_mutex_unlock(&m->lock);
     return vector;
+}
+
+static uint64_t vcpu_apic_base_read(void *opaque)
+{
+    return lapic_base(vcpu_lapic(opaque));
+}
+
+static int vcpu_apic_base_write(void *opaque, uint64_t value)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    int r = lapic_set_base(vcpu_lapic(opaque), value);
+    if (!r && memory_page(&m->memory, value >> PAGE_SHIFT).read)
+        log_msg(LOG_GUEST_ERROR, "local APIC moved onto memory at 0x%llx: the memory stays in front",
+                (unsigned long long)value);
+    pthread_mutex_unlock(&m->lock);
+    return r;
+}
+
+static int vcpu_cr8_read(void *opaque)
+{
+    return lapic_tpr(vcpu_lapic(opaque)) >> 4;
+}
+
+static void vcpu_cr8_write(void *opaque, unsigned tpr)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    if (lapic_tpr(vcpu_lapic(opaque)) == tpr << 4)
+        return;
+    pthread_mutex_lock(&m->lock);
+    lapic_set_tpr(vcpu_lapic(opaque), (uint8_t)(tpr << 4));
+    pthread_mutex_unlock(&m->lock);
+}
+
+static int vcpu_tsc_deadline(void *opaque, uint64_t tsc)
+{
+    struct vcpu *v = opaque;
+    pthread_mutex_lock(&v->machine->lock);
+    lapic_set_tsc_deadline(vcpu_lapic(v), tsc, v->cpu->tsc_offset);
+    pthread_mutex_unlock(&v->machine->lock);
+    return 0;
+}
+
+static uint64_t vcpu_tsc_deadline_read(void *opaque)
+{
+    struct vcpu *v = opaque;
+    pthread_mutex_lock(&v->machine->lock);
+    uint64_t tsc = lapic_tsc_deadline(vcpu_lapic(v));
+    pthread_mutex_unlock(&v->machine->lock);
+    return tsc;
 }
 
 static void vcpu_ferr(void *opaque, int level)
@@ -205,7 +305,14 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
                                       .kick = vcpu_kick,
                                       .ferr = vcpu_ferr,
                                       .opaque = v};
-    cpu_model_init(&m->model, m->config.long_mode, false);
+    if (m->model.apic) {
+        v->callbacks.apic_base_read = vcpu_apic_base_read;
+        v->callbacks.apic_base_write = vcpu_apic_base_write;
+        v->callbacks.cr8_read = vcpu_cr8_read;
+        v->callbacks.cr8_write = vcpu_cr8_write;
+        v->callbacks.tsc_deadline = vcpu_tsc_deadline;
+        v->callbacks.tsc_deadline_read = vcpu_tsc_deadline_read;
+    }
     return add_part(m, m->config.engine, err, err_len);
 }
 
@@ -229,10 +336,12 @@ static int build(struct machine *m, char *err, size_t err_len)
         .intr = {signal_intr, m, 0},
         .a20 = {signal_a20, m, 0},
         .power = {signal_reset, signal_cpu_init, signal_power_off, m},
+        .lapic = {apic_intr, apic_nmi, apic_smi, apic_init_processor, apic_startup, apic_tsc, m},
         .debug_exit = signal_debug_exit,
         .opaque = m,
     };
-    r = board_init(&m->board, &m->config, &m->memory, m->clock, m->loop, &signals, err, err_len);
+    cpu_model_init(&m->model, m->config.long_mode, !m->config.no_apic);
+    r = board_init(&m->board, &m->config, &m->model, &m->memory, m->clock, m->loop, &signals, err, err_len);
     if (r)
         return r;
     m->has_board = true;

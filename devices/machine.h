@@ -41,6 +41,7 @@ struct machine_config {
     struct chardev *debug_console;                /* port 0x402, NULL: the log category firmware */
     enum debug_exit_mode debug_exit;
     bool no_reboot;
+    bool no_apic; /* a board with the 8259 pair only */
     /* Told after each reset that went through (QMP's RESET event); under the machine lock, any thread. May be NULL. guest:
      * the guest asked for it, else machine_reset. */
     void (*on_reset)(void *opaque, bool guest);

@@ -19,11 +19,22 @@ static int pirq_target(const struct piix4 *p, unsigned n)
     return route & PIRQ_DISABLED || !(0xdef8 >> irq & 1) ? -1 : (int)irq;
 }
 
+static void update_irq9out(struct piix4 *p)
+{
+    bool level = p->isa_level[PIIX4_SCI_IRQ] || p->sci || p->smbus.interrupt;
+    if (level == p->irq9out)
+        return;
+    p->irq9out = level;
+    irq_set(&p->apic_isa[PIIX4_SCI_IRQ], level);
+}
+
 void piix4_update_pin(struct piix4 *p, unsigned n)
 {
     bool level = p->isa_level[n] || (n == PIIX4_SCI_IRQ && (p->sci || p->smbus.interrupt));
     for (unsigned i = 0; i < PCI_PIRQ_COUNT; i++)
         level |= p->pirq_level[i] && pirq_target(p, i) == (int)n;
+    if (n == PIIX4_SCI_IRQ)
+        update_irq9out(p);
     if (level == p->pin_level[n])
         return;
     p->pin_level[n] = level;
@@ -34,6 +45,7 @@ static void set_pirq(void *opaque, int n, int level)
 {
     struct piix4 *p = opaque;
     p->pirq_level[n & 3] = level != 0;
+    irq_set(&p->apic_pirq[n & 3], level);
     int irq = pirq_target(p, (unsigned)n & 3);
     if (irq >= 0)
         piix4_update_pin(p, (unsigned)irq);
@@ -46,12 +58,20 @@ static void set_isa(void *opaque, int n, int level)
     p->isa_level[n & 15] = level != 0;
     if ((n & 15) == 8 && rises)
         piix4_pm_rtc_alarm(p);
+    if ((n & 15) != PIIX4_SCI_IRQ)
+        irq_set(&p->apic_isa[n & 15], level);
     piix4_update_pin(p, (unsigned)n & 15);
 }
 
 struct irq_line piix4_isa_irq(struct piix4 *p, int n)
 {
     return (struct irq_line){set_isa, p, n};
+}
+
+void piix4_connect_ioapic(struct piix4 *p, const struct irq_line isa[16], const struct irq_line pirq[PCI_PIRQ_COUNT])
+{
+    memcpy(p->apic_isa, isa, sizeof p->apic_isa);
+    memcpy(p->apic_pirq, pirq, sizeof p->apic_pirq);
 }
 
 struct irq_line piix4_pirq(struct piix4 *p, int n)

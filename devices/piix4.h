@@ -34,6 +34,8 @@ struct piix4 {
     struct clock *clock;
     struct bus *ports;
     struct irq_line pic[16];
+    struct irq_line apic_isa[16], apic_pirq[PCI_PIRQ_COUNT];
+    bool irq9out;
     struct piix4_signals signals;
 
     uint8_t isa_level[16]; /* driven by ISA devices */
@@ -67,6 +69,9 @@ void piix4_destroy(struct piix4 *p);
  * piix4_init. */
 struct irq_line piix4_isa_irq(struct piix4 *p, int n);
 struct irq_line piix4_pirq(struct piix4 *p, int n);
+/* Once, on a board with an I/O APIC, which sits beside the PIIX4: isa, the 16 lines as ISA devices drive them (without
+ * PIRQs; IRQ 9 is the chip's IRQ9OUT#, SCI and SMBus), and the PIRQs. */
+void piix4_connect_ioapic(struct piix4 *p, const struct irq_line isa[16], const struct irq_line pirq[PCI_PIRQ_COUNT]);
 /* PWRBTN# pressed. */
 void piix4_power_button(struct piix4 *p);
 

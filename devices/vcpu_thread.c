@@ -69,6 +69,8 @@ static void init_processor(struct machine *m)
     cpu->tsc_offset = tsc_offset;
     cpu->xcr0 = xcr0;
     port92_reset(&m->board.port92);
+    if (m->board.has_apic)
+        lapic_reset_by_init(&m->board.lapic[0]);
     vcpu_apply_a20(&m->vcpu);
     m->vcpu.engine->state_replaced(cpu);
 }

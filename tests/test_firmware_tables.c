@@ -182,7 +182,7 @@ static void acpi(void)
     /* The same for SeaBIOS. */
     uint8_t pir[PIR_SIZE];
     pir_build(pir);
-    CU_ASSERT_EQUAL(acpi_add_to_fwcfg(&t, &w.f, pir, sizeof pir), 0);
+    CU_ASSERT_EQUAL(acpi_add_to_fwcfg(&t, &w.f, pir, sizeof pir, NULL), 0);
     CU_ASSERT_STRING_EQUAL(w.f.names[3], "etc/table-loader");
     CU_ASSERT_EQUAL(w.f.items[FWCFG_FILE_FIRST + 3].size % 128, 0);
     acpi_free(&t);
