@@ -57,6 +57,21 @@ bool kvm_lacks(int kvm_fd, char *reason, size_t len)
     return false;
 }
 
+/* KVM would keep IA32_TSC_DEADLINE to itself although it has no local APIC here. */
+static bool pass_deadline_msr(struct kvm_vm *vm)
+{
+    struct kvm_enable_cap msrs = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
+                                  .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER};
+    uint8_t denied = 0;
+    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
+    filter.ranges[0].flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
+    filter.ranges[0].nmsrs = 1;
+    filter.ranges[0].base = 0x6e0;
+    filter.ranges[0].bitmap = &denied;
+    return ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_MSR_FILTER) > 0 &&
+           ioctl(vm->fd, KVM_ENABLE_CAP, &msrs) == 0 && ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter) == 0;
+}
+
 static void find_capabilities(struct kvm_vm *vm)
 {
     vm->has_xsave = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE) > 0;
@@ -66,6 +81,7 @@ static void find_capabilities(struct kvm_vm *vm)
     struct kvm_enable_cap msrs = {.cap = KVM_CAP_X86_USER_SPACE_MSR, .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN};
     vm->has_msr_exits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
                         ioctl(vm->fd, KVM_ENABLE_CAP, &msrs) == 0;
+    vm->has_deadline_exits = vm->has_msr_exits && pass_deadline_msr(vm);
 }
 
 /* Intel processors without "unrestricted guest" run real mode with the help of three pages of guest-physical space that
@@ -298,6 +314,27 @@ static int inject(struct kvm_vcpu *v)
     return 0;
 }
 
+/* CR8 and IA32_APIC_BASE are the local APIC's, which is on the board. */
+static void take_task_priority(struct kvm_vcpu *v)
+{
+    const struct cpu_board *board = v->cpu.board;
+    if (board->cr8_read)
+        v->run->cr8 = v->cpu.cr8 = (uint8_t)board->cr8_read(board->opaque);
+}
+
+static void give_task_priority(struct kvm_vcpu *v)
+{
+    const struct cpu_board *board = v->cpu.board;
+    if (board->cr8_write && v->run->cr8 != v->cpu.cr8) {
+        v->cpu.cr8 = v->run->cr8 & 15;
+        board->cr8_write(board->opaque, v->cpu.cr8);
+    }
+    if (board->apic_base_write && v->run->apic_base != v->cpu.msr.apic_base) {
+        v->cpu.msr.apic_base = v->run->apic_base;
+        board->apic_base_write(board->opaque, v->run->apic_base);
+    }
+}
+
 /* 0: an exit is there; 1: none, look at the events; negative: failed. */
 static int enter(struct kvm_vcpu *v, bool only_finish)
 {
@@ -310,8 +347,10 @@ static int enter(struct kvm_vcpu *v, bool only_finish)
         return 1;
     }
     v->stats.runs++;
+    take_task_priority(v);
     int r = ioctl(v->fd, KVM_RUN, 0), error = errno;
     atomic_store(&v->in_guest, false);
+    give_task_priority(v);
     v->queued_interrupt = false;
     v->unfinished = false;
     if (!r)
@@ -342,7 +381,7 @@ static enum outcome serve(struct kvm_vcpu *v)
         v->stats.windows++;
         return GO_ON;
     case KVM_EXIT_INTR:
-    case KVM_EXIT_SET_TPR: /* no local APIC that would look */
+    case KVM_EXIT_SET_TPR: /* give_task_priority has told the board */
     case KVM_EXIT_DEBUG:
         return GO_ON;
     case KVM_EXIT_HLT:

@@ -54,6 +54,7 @@ struct kvm_vm {
     int kvm_fd, fd;
     struct kvm_memory memory;
     bool has_xsave, has_xcrs, has_debug_registers, has_events, has_msr_exits;
+    bool has_deadline_exits; /* IA32_TSC_DEADLINE comes to the board's local APIC */
 };
 
 enum { KVM_STATE_MSRS = 48 };

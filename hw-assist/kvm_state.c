@@ -547,6 +547,8 @@ static void add_leaf(struct cpuid_table *t, const struct kvm_vcpu *v, uint32_t l
     cpu_model_leaf(v->cpu.model, leaf, subleaf, 0, v->cpu.model->xcr0_mask, v->cpu.index, out);
     if (leaf == 0x80000008 && !v->cpu.model->long_mode)
         out[0] = (out[0] & 0xff) | 48u << 8; /* KVM takes no other number of linear address bits than 48 and 57 */
+    if (leaf == 1 && !v->vm->has_deadline_exits)
+        out[2] &= ~(1u << 24); /* TSC deadline */
     t->entry[t->head.nent++] = (struct kvm_cpuid_entry2){
         .function = leaf, .index = subleaf, .flags = flags, .eax = out[0], .ebx = out[1], .ecx = out[2], .edx = out[3]};
 }
