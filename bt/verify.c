@@ -13,6 +13,7 @@
 
 #include <capstone/capstone.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -255,15 +256,38 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     return bad;
 }
 
+/* Each thread has its own Capstone handle; it goes when the thread does. */
+static _Thread_local csh handle;
+static pthread_key_t handle_key;
+static pthread_once_t handle_once = PTHREAD_ONCE_INIT;
+
+static void close_handle(void *value)
+{
+    cs_close(&handle);
+}
+
+static void make_handle_key(void)
+{
+    pthread_key_create(&handle_key, close_handle);
+}
+
+static bool open_handle(void)
+{
+    if (handle)
+        return true;
+    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle))
+        return false;
+    cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
+    pthread_once(&handle_once, make_handle_key);
+    pthread_setspecific(handle_key, &handle);
+    return true;
+}
+
 const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *code, size_t size, uintptr_t address,
                            size_t *where)
 {
-    static _Thread_local csh handle;
-    if (!handle) {
-        if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle))
-            return "the verifier could not start";
-        cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
-    }
+    if (!open_handle())
+        return "the verifier could not start";
     struct scan s = {.c = c, .mode = mode, .start = address, .end = address + size};
     cs_insn *insn = cs_malloc(handle);
     const uint8_t *p = code;
