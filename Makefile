@@ -98,7 +98,7 @@ bench: bench-material
 	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold
 	@$(BUILD)/ringfold bench $(BENCH_ARGS)
 bench-smoke: deps
-	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold $(BUILD)/guests/measure
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/ringfold $(BUILD)/guests/bench-32
 	@tests/real/bench-smoke $(BUILD)
 
 install: all

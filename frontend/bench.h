@@ -54,7 +54,14 @@ void bench_check(struct bench_item *item, enum bench_engine engine, uint32_t che
 
 /* A line of console output. Finds "bench NAME NANOSECONDS [CHECKSUM]" or "nano NAME CYCLES" anywhere in it, for the
  * firmware leaves escape sequences in front. */
-enum bench_line { BENCH_LINE_OTHER, BENCH_LINE_ITEM, BENCH_LINE_ERROR, BENCH_LINE_END };
+enum bench_line {
+    BENCH_LINE_OTHER,
+    BENCH_LINE_ITEM,
+    BENCH_LINE_ERROR,
+    BENCH_LINE_END,
+    BENCH_LINE_START, /* around the measured part, where the host's clock is to be used: Bochs */
+    BENCH_LINE_STOP,
+};
 struct bench_parsed {
     char name[BENCH_NAME_LEN];
     double value;

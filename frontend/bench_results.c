@@ -54,6 +54,10 @@ enum bench_line bench_parse_line(const char *line, struct bench_parsed *out)
 {
     if (strstr(line, "bench-end"))
         return BENCH_LINE_END;
+    if (strstr(line, "bench-start"))
+        return BENCH_LINE_START;
+    if (strstr(line, "bench-stop"))
+        return BENCH_LINE_STOP;
     if (strstr(line, "bench-error "))
         return BENCH_LINE_ERROR;
     const char *p = behind(line, "bench ");

@@ -2,6 +2,8 @@
 /* One run of one suite under one engine: a process, its console on a pipe, its lines with their time of arrival. */
 #include "frontend/bench.h"
 
+#include "hw-assist/kvm_probe.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -33,6 +35,7 @@ struct run {
     pid_t child;
     int console, terminal, errors; /* the terminal's master side: drained; -1: none */
     uint64_t started, first_item;  /* 0: none yet */
+    uint64_t mark, marked;         /* host time of the last bench-start; what passed until bench-stop, 0: no marks */
     char line[LINE_LEN];
     size_t len;
     struct bench_parsed items[BENCH_MAX_ITEMS];
@@ -100,6 +103,8 @@ const char *bench_missing(const struct bench_material *m, enum bench_engine engi
         snprintf(why, why_len, "%s is not installed (package qemu-system-x86)", qemu_name(m));
         return why;
     }
+    if (engine == BENCH_KVM && !kvm_probe_suffices(kvm_probe(), m->bits == 64, why, why_len))
+        return why;
     if (engine == BENCH_BOCHS) {
         if (!can_run("bochs"))
             return "bochs is not installed (packages bochs and bochs-term)";
@@ -165,7 +170,8 @@ static void ringfold_command(struct command *c, const struct bench_material *m, 
                              enum bench_suite suite)
 {
     word(c, "%s", m->ringfold);
-    WORDS(c, "run", "--headless", "--no-reboot", "--debug-exit", "exact", "-m", "256M");
+    WORDS(c, "run", "--headless", "--no-reboot", "--debug-exit", "exact", "-m", "256M", "--cpu",
+          m->bits == 64 ? "64" : "32");
     word(c, "--engine=%s", bench_engine_names[engine]);
     if (suite == BENCH_NANO) {
         WORDS(c, "--kernel");
@@ -284,8 +290,17 @@ static void take_line(struct run *r, const struct bench_material *m)
     case BENCH_LINE_ITEM:
         if (!r->first_item)
             r->first_item = now_ns();
+        if (r->marked)
+            parsed.value = (double)r->marked;
+        r->marked = 0;
         if (r->count < BENCH_MAX_ITEMS)
             r->items[r->count++] = parsed;
+        break;
+    case BENCH_LINE_START:
+        r->mark = now_ns();
+        break;
+    case BENCH_LINE_STOP:
+        r->marked = now_ns() - r->mark;
         break;
     case BENCH_LINE_ERROR:
         r->error = true;

@@ -33,6 +33,8 @@ static void item_lines(void)
     CU_ASSERT_STRING_EQUAL(p.name, "cli-sti");
     CU_ASSERT_EQUAL(p.value, 9.4);
     CU_ASSERT_EQUAL(parse("bench-end", &p), BENCH_LINE_END);
+    CU_ASSERT_EQUAL(parse("bench-start", &p), BENCH_LINE_START);
+    CU_ASSERT_EQUAL(parse("bench-stop\r", &p), BENCH_LINE_STOP);
     CU_ASSERT_EQUAL(parse("bench-error mmap", &p), BENCH_LINE_ERROR);
 }
 
@@ -263,6 +265,15 @@ static void runs(void)
                     0);
     CU_ASSERT_EQUAL(s->count, 2);
     CU_ASSERT_EQUAL(bench_median(&s->items[1].engine[BENCH_NATIVE]), 7);
+    /* Marked parts are measured by the clock of the host. */
+    CU_ASSERT_EQUAL(
+        run_script("echo bench-start; sleep 0.2; echo bench-stop; echo bench c 5 00000001; echo bench d 6 00000001; "
+                   "echo bench-end",
+                   20 * second, s, why, sizeof why),
+        0);
+    double marked = bench_median(&bench_item(s, "c")->engine[BENCH_NATIVE]);
+    CU_ASSERT(marked > 1e8 && marked < 1e10);
+    CU_ASSERT_EQUAL(bench_median(&bench_item(s, "d")->engine[BENCH_NATIVE]), 6);
     /* What failed leaves no samples. */
     CU_ASSERT_EQUAL(
         run_script("echo bench a 6 00000001; echo one >&2; echo two >&2; exit 3", 20 * second, s, why, sizeof why), -1);

@@ -176,14 +176,26 @@ static uint64_t now(void)
     return (uint64_t)(uint32_t)t.seconds * 1000000000u + (uint32_t)t.nanoseconds;
 }
 
+static int marking;
+
+static void mark(const char *text)
+{
+    if (!marking)
+        return;
+    put(text);
+    put_line();
+}
+
 void timer_start(void)
 {
+    mark("bench-start");
     started = now();
 }
 
 void timer_stop(void)
 {
     elapsed = now() - started;
+    mark("bench-stop");
 }
 
 /* Helpers of the items. */
@@ -311,6 +323,10 @@ void program_start(long *stack)
     if (argc > 2 && equal(argv[1], "--root")) {
         root = argv[2];
         first = 3;
+    }
+    if (argc > first && equal(argv[first], "--mark")) {
+        marking = 1;
+        first++;
     }
     if (argc == 2 && equal(argv[1], "nothing")) /* what fork-exec-wait executes */
         leave(0);

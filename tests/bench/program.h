@@ -2,11 +2,12 @@
 /* The program that `ringfold bench` runs natively and as /init of its Linux guest: raw system calls, no library, one
  * source for i386 and x86-64.
  *
- *     program [--root DIR] ITEM|SUITE...
+ *     program [--root DIR] [--mark] ITEM|SUITE...
  *
  * Each item prints "bench NAME NANOSECONDS CHECKSUM" (CLOCK_MONOTONIC); the checksum is the same wherever it runs
  * right. As process 1 it first prints "bench kernel-to-userland NANOSECONDS 0", mounts what the items need, and powers
- * off when done. --root: the folder that holds bin/, lib/ and configure; default / . */
+ * off when done. --root: the folder that holds bin/, lib/ and configure; default /.
+ * --mark: lines "bench-start" and "bench-stop" around each measured part, for a host that trusts its own clock more. */
 #ifndef BENCH_PROGRAM_H
 #define BENCH_PROGRAM_H
 

@@ -35,11 +35,6 @@ $(BUILD)/guests/%.img: tests/guests/%.S
 	truncate -s 1474560 $@.part
 	mv $@.part $@
 
-# The programs of bench-smoke: plain Linux i386 programs on raw system calls, the same file natively and in the guest.
-$(BUILD)/guests/measure: tests/real/measure.c
-	@mkdir -p $(@D)
-	$(GUEST_CC) $(filter-out -mgeneral-regs-only,$(GUEST_CFLAGS)) -Wl,--build-id=none -o $@ $<
-
--include $(GUEST_ELF:.elf=.d) $(GUEST_LIB:.o=.d) $(BUILD)/guests/measure.d
+-include $(GUEST_ELF:.elf=.d) $(GUEST_LIB:.o=.d)
 
 .SECONDARY:
