@@ -189,9 +189,11 @@ void bt_cache_select(struct bt_cache *c)
 void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
 {
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
-        if (kind == MMU_FLUSH_PAGE)
+        if (kind == MMU_FLUSH_PAGE) {
             c->slots[i].table[mmu_table_index(&c->vcpu->cpu.mmu, gva)] = 0;
-        else
+            /* its instructions may reach into this page */
+            c->slots[i].table[mmu_table_index(&c->vcpu->cpu.mmu, gva - PAGE_SIZE)] = 0;
+        } else
             slot_clear(&c->slots[i], kind == MMU_FLUSH_NONGLOBAL);
     }
 }
@@ -316,7 +318,11 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
     if (end > PAGE_SIZE)
         mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
-    else if (!(p->mode & BT_MODE_SINGLE))
+    if (end > PAGE_SIZE && !(p->mode & BT_MODE_SINGLE)) {
+        b->next_crossing = p->crossing;
+        p->crossing = (uint32_t)(b - c->blocks);
+        bt_cache_unmap(c, MMU_FLUSH_PAGE, p->lin << PAGE_SHIFT); /* so that the second page is looked at */
+    } else if (!(p->mode & BT_MODE_SINGLE))
         bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss);
 }
 
@@ -373,6 +379,11 @@ static void block_kill(struct bt_cache *c, struct bt_block *b)
     for (uint32_t *i = &p->blocks; *i; i = &c->blocks[*i].next)
         if (&c->blocks[*i] == b) {
             *i = b->next;
+            break;
+        }
+    for (uint32_t *i = &p->crossing; *i; i = &c->blocks[*i].next_crossing)
+        if (&c->blocks[*i] == b) {
+            *i = b->next_crossing;
             break;
         }
     if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss))

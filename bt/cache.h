@@ -52,6 +52,7 @@ struct bt_block {
     uint32_t first_exit, exit_count;
     uint32_t incoming;   /* first exit linked here */
     uint32_t next;       /* next block of the page */
+    uint32_t next_crossing; /* next of the page's blocks whose instruction crosses into the following page */
     uint64_t eip;        /* guest address of the first instruction (offset in CS) */
     uint64_t second_gfn; /* a page-crossing instruction's other frame, or ~0 */
     uint8_t flags_in;    /* nonzero: the arithmetic flags on entry matter */
@@ -66,6 +67,8 @@ struct bt_page {
     uint32_t mode;
     uint32_t map;    /* offset in the map region */
     uint32_t blocks; /* first block */
+    uint32_t crossing; /* first block that is one page-crossing instruction: in the map only while its second page is the
+                          one it was made from, which is looked at whenever the page enters the code map */
     uint32_t next_hash, next_frame;
 };
 

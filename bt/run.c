@@ -257,6 +257,34 @@ static struct bt_block *translate(struct bt_vcpu *v)
     return b;
 }
 
+/* Is the page behind a page-crossing block the frame it was made from? */
+static bool second_page_is(struct bt_vcpu *v, const struct bt_block *b, bool *global)
+{
+    struct walk second;
+    struct mmu_fault fault;
+    uint64_t next = bt_linear(v, b->eip + PAGE_SIZE - b->offset);
+    if (walk_guest(&v->cpu.mmu, next, MMU_EXEC | (v->cpu.cpl == 3 ? 0 : MMU_SUPERVISOR), &second, &fault))
+        return false;
+    if (global)
+        *global &= second.global;
+    return gpa_gfn(second.addr) == b->second_gfn;
+}
+
+/* The page enters the code map: its page-crossing blocks are in its map exactly when they fit what comes behind it now.
+ * Returns whether that stays true across a CR3 load. */
+static bool map_crossing_blocks(struct bt_vcpu *v, uint32_t page)
+{
+    struct bt_cache *c = v->cache;
+    uint32_t *map = bt_page_map(c, &c->pages[page]);
+    bool global = true;
+    for (uint32_t i = c->pages[page].crossing; i; i = c->blocks[i].next_crossing)
+        map[c->blocks[i].offset] = 0;
+    for (uint32_t i = c->pages[page].crossing; i; i = c->blocks[i].next_crossing)
+        if (second_page_is(v, &c->blocks[i], &global))
+            map[c->blocks[i].offset] = (uint32_t)(c->blocks[i].entry - bt_glue_of(c, v->mode)->miss);
+    return global;
+}
+
 /* Host address to enter for cpu->rip, 0 with cpu->fault set. *block: it, when cheap to know. */
 static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
 {
@@ -285,21 +313,17 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
         bt_cache_flush(c);
     }
     uint32_t page = bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT);
-    if (!(v->mode & BT_MODE_SINGLE))
-        bt_cache_map_page(c, lin >> PAGE_SHIFT, page, at.global);
-    struct bt_block *b = bt_cache_find(c, page, lin & PAGE_MASK);
-    if (b && b->second_gfn != ~0ull) { /* is the other page still the one it was made from? */
-        gpa_t second;
-        uint64_t next = bt_linear(v, cpu->rip + PAGE_SIZE - (lin & PAGE_MASK));
-        if (mmu_translate(&cpu->mmu, next, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &second, &fault)) {
-            cpu_raise_page_fault(cpu, &fault);
-            return 0;
-        }
-        if (gpa_gfn(second) != b->second_gfn) {
-            cpu_fpu_unload(cpu);
-            bt_cache_written(c, b->second_gfn, 0, 15);
+    struct bt_block *b = NULL;
+    if (v->mode & BT_MODE_SINGLE) {
+        b = bt_cache_find(c, page, lin & PAGE_MASK);
+        if (b && b->second_gfn != ~0ull && !second_page_is(v, b, NULL))
             b = NULL;
-        }
+    } else {
+        bool global = at.global & map_crossing_blocks(v, page);
+        bt_cache_map_page(c, lin >> PAGE_SHIFT, page, global);
+        uint32_t entry = bt_page_map(c, &c->pages[page])[lin & PAGE_MASK];
+        if (entry)
+            return bt_glue_of(c, v->mode)->miss + entry;
     }
     if (!b && !(b = translate(v)))
         return 0;
@@ -330,8 +354,12 @@ static void chain(struct bt_vcpu *v)
         return;
     if (!b)
         b = bt_cache_block_at(c, host);
-    if (b && b->second_gfn == ~0ull && !(v->mode & BT_MODE_SINGLE))
+    if (!b || (v->mode & BT_MODE_SINGLE))
+        return;
+    if (b->second_gfn == ~0ull)
         bt_cache_link(c, exit, b);
+    else
+        bt_exit_through_map(v, exit);
 }
 
 /* ---- debug ---- */

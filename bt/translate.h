@@ -105,6 +105,8 @@ void op_load_r12(struct builder *b, struct rm rm);
 void translate_control(struct builder *b);
 void translate_stack(struct builder *b);
 void exit_direct(struct builder *b, uint64_t target);
+/* Makes an unlinked direct exit go through the code map from now on: for targets that may not be chained. */
+void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit);
 bool control_is_inline(const struct builder *b, const struct insn *in);
 bool stack_is_inline(const struct builder *b, const struct insn *in);
 

@@ -69,6 +69,28 @@ static void exit_by_map(struct builder *b, uint64_t target)
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
+void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
+{
+    static _Thread_local struct builder builder;
+    struct bt_cache *c = v->cache;
+    struct bt_exit_record *e = &c->exits[exit];
+    struct builder *b = &builder;
+    if (bt_cache_full(c) || e->target || c->blocks[e->block].dead)
+        return;
+    b->v = v;
+    b->c = c;
+    b->wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+    b->glue = bt_glue_of(c, v->mode);
+    b->eflags_valid = !e->flags_saved;
+    b->image_valid = e->flags_saved;
+    b->a = (struct assembler){.p = c->write_view + c->used,
+                              .end = c->write_view + c->size,
+                              .to_exec = c->exec_view - c->write_view};
+    asm_patch32(&b->a, e->site, asm_here(&b->a));
+    exit_by_map(b, e->target_eip);
+    c->used = ((size_t)(b->a.p - c->write_view) + 15) & ~(size_t)15;
+}
+
 static void cold_by_map(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
