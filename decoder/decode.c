@@ -170,6 +170,13 @@ static void take_operands(struct insn *out, const ZydisDecodedInstruction *zi, c
         else if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             take_memory(out, &ops[i]);
     }
+    /* A SIB byte with base 5 and mod 0 has a displacement instead of a base, whatever REX.B says: the library shows
+     * R13 there. */
+    if (out->mode == INSN_MODE_64 && out->mem.present && zi->raw.modrm.mod == 0 && zi->raw.modrm.rm == 4 &&
+        zi->raw.sib.base == 5) {
+        out->mem.base = GPR_NONE;
+        out->mem.disp = zi->raw.disp.value;
+    }
 }
 
 static void take_immediates(struct insn *out, const ZydisDecodedInstruction *zi)
@@ -580,6 +587,31 @@ static unsigned undefined_length(const uint8_t *bytes, size_t avail, enum insn_m
     return n > 15 ? 15 : n;
 }
 
+/* The library takes F3 90 for PAUSE whatever REX.B says; with it, the processor exchanges R8 and rAX. */
+static bool is_exchange(const ZydisDecodedInstruction *zi)
+{
+    return zi->mnemonic == ZYDIS_MNEMONIC_PAUSE && zi->raw.rex.B;
+}
+
+/* The same bytes without effect of the F3: as a DS prefix, which 64-bit mode ignores. */
+static int decode_exchange(struct insn *out, const uint8_t *bytes, unsigned len)
+{
+    uint8_t copy[15];
+    memcpy(copy, bytes, len);
+    for (unsigned i = 0; i < len; i++)
+        if (copy[i] == 0xf3)
+            copy[i] = 0x3e;
+    return insn_decode(out, copy, len, INSN_MODE_64);
+}
+
+/* A near branch with an operand-size prefix in 64-bit mode: AMD truncates RIP to 16 bits. The library knows it of the
+ * forms with a long displacement only. */
+static bool is_narrow_branch(const struct insn *out, const ZydisDecodedInstruction *zi)
+{
+    return amd && out->mode == INSN_MODE_64 && (out->cls == INSN_JCC || out->cls == INSN_JMP) &&
+           (zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+}
+
 int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode)
 {
     ZydisDecodedInstruction zi;
@@ -599,6 +631,8 @@ int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_
         out->ends_block = true;
         return out->len;
     }
+    if (is_exchange(&zi))
+        return decode_exchange(out, bytes, zi.length);
     out->len = zi.length;
     memcpy(out->bytes, bytes, zi.length);
     out->mnemonic = (uint16_t)zi.mnemonic;
@@ -609,6 +643,8 @@ int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_
     take_operands(out, &zi, ops);
     take_state(out, &zi);
     out->cls = classify(out, &zi, ops);
+    if (is_narrow_branch(out, &zi))
+        out->opsize = 2;
     finish(out, &zi);
     return out->len;
 }
