@@ -57,15 +57,15 @@ $(BUILD)/%.h.ok: %.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(filter-out -MMD -MP,$(CFLAGS_ALL)) -x c -fsyntax-only $< && touch $@
 
-# Runs 32-bit code natively for the tests that compare with the processor. Needs no 32-bit libc; where it cannot be built
-# those tests are skipped.
-$(BUILD)/tests/native32_helper: tests/native32_helper/helper.c tests/native32.h
+# Run user code natively for the tests that compare with the processor. The one for 32-bit code needs no 32-bit libc;
+# where it cannot be built those tests are skipped.
+$(BUILD)/tests/native_helper%: tests/native_helper/helper%.c tests/native.h
 	@mkdir -p $(@D)
-	-gcc -m32 -nostdlib -ffreestanding -static -no-pie -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-gcc -m$* -nostdlib -ffreestanding -static -no-pie -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
 	    -fcf-protection=none -mgeneral-regs-only -O2 -I. -Wall -Wextra -Wl,-Ttext-segment=0x5a000000,--build-id=none \
 	    -o $@ $<
 
-unit-programs: $(BUILD)/tests/unit $(BUILD)/tests/native32_helper
+unit-programs: $(BUILD)/tests/unit $(BUILD)/tests/native_helper32 $(BUILD)/tests/native_helper64
 unit: unit-programs
 	$(BUILD)/tests/unit
 

@@ -20,15 +20,33 @@ enum {
     STUBS = 0xa000,
     STUB_SIZE = 16,
     CODE = 0x10000,
-    DATA = 0x20000
+    DATA = 0x20000,
+    PML4 = 0x40000,
+    PDPT_USER = 0x41000,
+    PDPT_KERNEL = 0x42000,
+    DIRECTORY_USER = 0x43000,
+    DIRECTORY_KERNEL = 0x44000
 };
-#define KERNEL 0xf5400000u /* no multiple of the data address, which random scaled addresses would hit */
-enum { KERNEL_CS = 0x08, KERNEL_DS = 0x10, TSS_SELECTOR = 0x30 };
+#define KERNEL32 0xf5400000u /* no multiple of the data address, which random scaled addresses would hit */
+#define KERNEL64 0xffffffffb5400000u
+enum { KERNEL_CS = 0x08, KERNEL_DS = 0x10, TSS_SELECTOR = 0x40 };
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4 };
+#define PTE_NX (1ull << 63)
+
+static uint64_t kernel(const struct flat_machine *m)
+{
+    return m->bits == 64 ? KERNEL64 : KERNEL32;
+}
 
 static void put32(struct flat_machine *m, uint32_t addr, uint32_t value)
 {
     memory_write32(&m->mem, gpa(addr), value);
+}
+
+static void put64(struct flat_machine *m, uint32_t addr, uint64_t value)
+{
+    put32(m, addr, (uint32_t)value);
+    put32(m, addr + 4, (uint32_t)(value >> 32));
 }
 
 static void write_descriptor(struct flat_machine *m, unsigned selector, uint32_t low, uint32_t high)
@@ -37,42 +55,84 @@ static void write_descriptor(struct flat_machine *m, unsigned selector, uint32_t
     put32(m, GDT + (selector & ~7u) + 4, high);
 }
 
+/* An entry of a paging structure, of the size that the mode has. */
+static void put_entry(struct flat_machine *m, uint32_t table, unsigned index, uint64_t value)
+{
+    if (m->bits == 64)
+        put64(m, table + 8 * index, value);
+    else
+        put32(m, table + 4 * index, (uint32_t)value);
+}
+
+static void write_upper_tables(struct flat_machine *m)
+{
+    uint32_t all = PTE_P | PTE_W | PTE_U, low = (uint32_t)KERNEL64;
+
+    if (m->bits == 32) {
+        put_entry(m, PAGE_DIRECTORY, NATIVE_CODE >> 22, TABLE_CODE | all);
+        put_entry(m, PAGE_DIRECTORY, NATIVE_DATA >> 22, TABLE_DATA | all);
+        put_entry(m, PAGE_DIRECTORY, KERNEL32 >> 22, TABLE_KERNEL | all);
+        return;
+    }
+    put_entry(m, PML4, 0, PDPT_USER | all);
+    put_entry(m, PML4, NATIVE_HIGH >> 39, PDPT_USER | all);
+    put_entry(m, PML4, 511, PDPT_KERNEL | all);
+    put_entry(m, PDPT_USER, 0, DIRECTORY_USER | all);
+    put_entry(m, PDPT_KERNEL, 508 | low >> 30, DIRECTORY_KERNEL | all);
+    put_entry(m, DIRECTORY_USER, NATIVE_CODE >> 21, TABLE_CODE | all);
+    put_entry(m, DIRECTORY_USER, NATIVE_DATA >> 21, TABLE_DATA | all);
+    put_entry(m, DIRECTORY_KERNEL, low >> 21 & 511, TABLE_KERNEL | all);
+}
+
 static void write_tables(struct flat_machine *m)
 {
-    static const uint8_t protection[NATIVE32_DATA_PAGES] = NATIVE32_DATA_PROTECTION;
-    uint32_t pd = PAGE_DIRECTORY, all = PTE_P | PTE_W | PTE_U;
+    static const uint8_t protection[NATIVE_DATA_PAGES] = NATIVE_DATA_PROTECTION;
+    uint32_t all = PTE_P | PTE_W | PTE_U;
 
-    put32(m, pd + 4 * (NATIVE32_CODE >> 22), TABLE_CODE | all);
-    put32(m, pd + 4 * (NATIVE32_DATA >> 22), TABLE_DATA | all);
-    put32(m, pd + 4 * (KERNEL >> 22), TABLE_KERNEL | all);
-    for (unsigned i = 0; i < NATIVE32_CODE_PAGES; i++)
-        put32(m, TABLE_CODE + 4 * i, (CODE + i * PAGE_SIZE) | PTE_P | PTE_U);
-    for (unsigned i = 0; i < NATIVE32_DATA_PAGES; i++) {
-        uint32_t bits = protection[i] == NATIVE32_NONE ? 0 : protection[i] == NATIVE32_WRITE ? all : PTE_P | PTE_U;
-        put32(m, TABLE_DATA + 4 * i, (DATA + i * PAGE_SIZE) | bits);
+    write_upper_tables(m);
+    for (unsigned i = 0; i < NATIVE_CODE_PAGES; i++)
+        put_entry(m, TABLE_CODE, i, (CODE + i * PAGE_SIZE) | PTE_P | PTE_U);
+    for (unsigned i = 0; i < NATIVE_DATA_PAGES; i++) {
+        uint32_t bits = protection[i] == NATIVE_NONE ? 0 : protection[i] == NATIVE_WRITE ? all : PTE_P | PTE_U;
+        put_entry(m, TABLE_DATA, i, (DATA + i * PAGE_SIZE) | bits | (m->bits == 64 ? PTE_NX : 0));
     }
     for (unsigned i = 0; i < 16; i++)
-        put32(m, TABLE_KERNEL + 4 * i, i * PAGE_SIZE | PTE_P | PTE_W);
+        put_entry(m, TABLE_KERNEL, i, i * PAGE_SIZE | PTE_P | PTE_W);
+}
+
+static void write_gate(struct flat_machine *m, unsigned v)
+{
+    uint64_t stub = kernel(m) + STUBS + v * STUB_SIZE;
+    uint32_t type = v == VECTOR_BP || v == VECTOR_OF ? 0xee00 : 0x8e00, at = IDT + v * (m->bits == 64 ? 16 : 8);
+
+    put32(m, at, (uint32_t)KERNEL_CS << 16 | (stub & 0xffff));
+    put32(m, at + 4, (stub & 0xffff0000) | type);
+    if (m->bits == 64)
+        put64(m, at + 8, stub >> 32);
+    put32(m, STUBS + v * STUB_SIZE, 0xf4f4f4f4); /* hlt */
 }
 
 static void write_descriptors(struct flat_machine *m)
 {
-    uint32_t tss = KERNEL + TSS;
+    uint64_t tss = kernel(m) + TSS;
+    uint32_t low = (uint32_t)tss;
+    bool wide = m->bits == 64;
 
-    write_descriptor(m, KERNEL_CS, 0x0000ffff, 0x00cf9b00);
+    write_descriptor(m, KERNEL_CS, 0x0000ffff, wide ? 0x00af9b00 : 0x00cf9b00);
     write_descriptor(m, KERNEL_DS, 0x0000ffff, 0x00cf9300);
-    write_descriptor(m, NATIVE32_CS, 0x0000ffff, 0x00cffb00);
-    write_descriptor(m, NATIVE32_DS, 0x0000ffff, 0x00cff300);
-    write_descriptor(m, TSS_SELECTOR, (tss << 16) | 0x67, (tss & 0xff000000) | 0x8b00 | (tss >> 16 & 0xff));
-    put32(m, TSS + 4, KERNEL + KERNEL_STACK);
-    put32(m, TSS + 8, KERNEL_DS);
-    for (unsigned v = 0; v < 32; v++) {
-        uint32_t stub = KERNEL + STUBS + v * STUB_SIZE;
-        uint32_t gate = v == VECTOR_BP || v == VECTOR_OF ? 0xee00 : 0x8e00;
-        put32(m, IDT + 8 * v, (uint32_t)KERNEL_CS << 16 | (stub & 0xffff));
-        put32(m, IDT + 8 * v + 4, (stub & 0xffff0000) | gate);
-        put32(m, STUBS + v * STUB_SIZE, 0xf4f4f4f4); /* hlt */
+    write_descriptor(m, NATIVE_CS32, 0x0000ffff, 0x00cffb00);
+    write_descriptor(m, NATIVE_CS64, 0x0000ffff, 0x00affb00);
+    write_descriptor(m, NATIVE_DS, 0x0000ffff, 0x00cff300);
+    write_descriptor(m, TSS_SELECTOR, (low << 16) | 0x67, (low & 0xff000000) | 0x8b00 | (low >> 16 & 0xff));
+    if (wide) {
+        put64(m, GDT + TSS_SELECTOR + 8, tss >> 32);
+        put64(m, TSS + 4, kernel(m) + KERNEL_STACK);
+    } else {
+        put32(m, TSS + 4, KERNEL32 + KERNEL_STACK);
+        put32(m, TSS + 8, KERNEL_DS);
     }
+    for (unsigned v = 0; v < 32; v++)
+        write_gate(m, v);
 }
 
 static uint64_t no_read(void *opaque, uint16_t port, unsigned size)
@@ -97,8 +157,8 @@ static void no_kick(void *opaque)
 {
 }
 
-struct flat_machine *flat_machine_create(const struct engine *engine, const struct engine_options *options,
-                                         const char **why)
+struct flat_machine *flat_machine_create(unsigned bits, const struct engine *engine,
+                                         const struct engine_options *options, const char **why)
 {
     static char err[200];
     struct flat_machine *m = calloc(1, sizeof *m);
@@ -110,7 +170,8 @@ struct flat_machine *flat_machine_create(const struct engine *engine, const stru
         free(m);
         return NULL;
     }
-    cpu_model_init(&m->model, false, false);
+    m->bits = bits;
+    cpu_model_init(&m->model, bits == 64, false);
     m->board = (struct cpu_board){.port_read = no_read,
                                   .port_write = no_write,
                                   .mem_read = no_mem_read,
@@ -156,7 +217,7 @@ static const uint8_t *code_pages(struct flat_machine *m)
 
 void flat_machine_write_code(struct flat_machine *m, const uint8_t *code)
 {
-    memory_write(&m->mem, gpa(CODE), code, NATIVE32_CODE_PAGES * NATIVE32_PAGE);
+    memory_write(&m->mem, gpa(CODE), code, NATIVE_CODE_PAGES * NATIVE_PAGE);
 }
 
 uint8_t *flat_machine_data(struct flat_machine *m)
@@ -164,34 +225,52 @@ uint8_t *flat_machine_data(struct flat_machine *m)
     return memory_ram_hva(&m->mem, gpa(DATA));
 }
 
-static struct segment flat_segment(uint16_t selector, bool code)
+static struct segment flat_segment(uint16_t selector, uint32_t attr)
 {
-    uint32_t attr = SEG_S | SEG_DPL | SEG_P | SEG_DB | SEG_G | SEG_A | SEG_W | (code ? SEG_CODE : 0);
-    return (struct segment){.limit = 0xffffffff, .attr = attr, .selector = selector};
+    return (struct segment){
+        .limit = 0xffffffff, .attr = SEG_S | SEG_DPL | SEG_P | SEG_G | SEG_A | SEG_W | attr, .selector = selector};
 }
 
-void flat_machine_load(struct flat_machine *m, const struct native32_state *in)
+static void load_system_registers(struct flat_machine *m)
 {
     struct cpu *cpu = m->cpu;
     uint32_t cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
+    uint32_t cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | (m->model.xcr0_mask ? CR4_OSXSAVE : 0);
+    bool wide = m->bits == 64;
+    uint64_t base = kernel(m);
+
+    if (wide)
+        mmu_set_paging(&cpu->mmu, cr0, cr4 | CR4_PAE | CR4_FSGSBASE, EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE);
+    else
+        mmu_set_paging(&cpu->mmu, cr0, cr4, 0);
+    mmu_set_cr3(&cpu->mmu, wide ? PML4 : PAGE_DIRECTORY);
+    cpu->xcr0 = m->model.xcr0_mask & 7;
+    cpu->gdtr = (struct table_register){base + GDT, 0x4f};
+    cpu->idtr = (struct table_register){base + IDT, wide ? 32 * 16 - 1 : 32 * 8 - 1};
+    cpu->tr = (struct segment){.base = base + TSS, .limit = 0x67, .attr = 0x8b, .selector = TSS_SELECTOR};
+}
+
+void flat_machine_load(struct flat_machine *m, const struct native_state *in)
+{
+    struct cpu *cpu = m->cpu;
+    const struct segment null = {.attr = SEG_UNUSABLE};
+    bool wide = m->bits == 64;
 
     cpu_reset(cpu);
-    mmu_set_paging(&cpu->mmu, cr0, CR4_OSFXSR | CR4_OSXMMEXCPT | (m->model.xcr0_mask ? CR4_OSXSAVE : 0), 0);
-    mmu_set_cr3(&cpu->mmu, PAGE_DIRECTORY);
-    cpu->xcr0 = m->model.xcr0_mask & 7;
-    cpu->gdtr = (struct table_register){KERNEL + GDT, 0x37};
-    cpu->idtr = (struct table_register){KERNEL + IDT, 32 * 8 - 1};
-    cpu->tr = (struct segment){.base = KERNEL + TSS, .limit = 0x67, .attr = 0x8b, .selector = TSS_SELECTOR};
-    cpu->seg[SEG_CS] = flat_segment(NATIVE32_CS, true);
-    cpu->seg[SEG_DS] = cpu->seg[SEG_ES] = cpu->seg[SEG_SS] = flat_segment(NATIVE32_DS, false);
-    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = (struct segment){.attr = SEG_UNUSABLE};
+    load_system_registers(m);
+    cpu->seg[SEG_CS] = flat_segment(wide ? NATIVE_CS64 : NATIVE_CS32, wide ? SEG_CODE | SEG_L : SEG_CODE | SEG_DB);
+    cpu->seg[SEG_SS] = flat_segment(NATIVE_DS, SEG_DB);
+    cpu->seg[SEG_DS] = cpu->seg[SEG_ES] = wide ? null : cpu->seg[SEG_SS];
+    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = null;
+    cpu->seg[SEG_FS].base = in->fs_base;
+    cpu->seg[SEG_GS].base = in->gs_base;
     cpu->cpl = 3;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 16; i++)
         cpu->gpr[i] = in->gpr[i];
-    cpu->rip = in->eip;
-    cpu->rflags = in->eflags;
+    cpu->rip = in->rip;
+    cpu->rflags = in->rflags;
     cpu->fpu_live = false;
-    memcpy(cpu->xsave, in->xsave, m->model.xcr0_mask & 4 ? NATIVE32_XSAVE_SIZE : 576);
+    memcpy(cpu->xsave, in->xsave, m->model.xcr0_mask & 4 ? NATIVE_XSAVE_SIZE : 576);
     uint64_t components = 3 | (m->model.xcr0_mask & 4);
     memcpy(cpu->xsave + 512, &components, 8);
     if (m->engine)
@@ -213,54 +292,65 @@ static void normalise_xsave(uint8_t *xsave)
         memset(xsave + 576, 0, 256);
 }
 
-static void read_state(struct flat_machine *m, struct native32_result *out)
+static void read_state(struct flat_machine *m, struct native_result *out)
 {
     const struct cpu *cpu = m->cpu;
+    bool wide = m->bits == 64;
 
     memset(out, 0, sizeof *out);
-    for (unsigned i = 0; i < 8; i++)
-        out->state.gpr[i] = (uint32_t)cpu->gpr[i];
-    out->state.eip = (uint32_t)cpu->rip;
-    out->state.eflags = (uint32_t)cpu->rflags;
-    memcpy(out->state.xsave, cpu->xsave, NATIVE32_XSAVE_SIZE);
+    for (unsigned i = 0; i < 16; i++)
+        out->state.gpr[i] = wide ? cpu->gpr[i] : i < 8 ? (uint32_t)cpu->gpr[i] : 0;
+    out->state.rip = cpu->rip;
+    out->state.rflags = cpu->rflags;
+    if (wide) {
+        out->state.fs_base = cpu->seg[SEG_FS].base;
+        out->state.gs_base = cpu->seg[SEG_GS].base;
+    }
+    memcpy(out->state.xsave, cpu->xsave, NATIVE_XSAVE_SIZE);
 }
 
-bool flat_machine_run(struct flat_machine *m, struct native32_result *out)
+bool flat_machine_run(struct flat_machine *m, struct native_result *out)
 {
     struct cpu *cpu = m->cpu;
     enum engine_exit why = m->engine->run(cpu);
-    uint32_t frame[6], stub = (uint32_t)cpu->rip - (KERNEL + STUBS);
+    bool wide = m->bits == 64;
+    unsigned word = wide ? 8 : 4;
+    uint64_t frame[6] = {0}, stub = cpu->rip - (kernel(m) + STUBS);
 
     read_state(m, out);
     if (why != ENGINE_EXIT_HALT || stub >= 32 * STUB_SIZE) {
         fprintf(stderr, "flat machine: exit %d at %08lx\n", why, (unsigned long)cpu->rip);
         return false;
     }
-    memcpy(frame, memory_ram_hva(&m->mem, gpa((uint32_t)cpu->gpr[GPR_SP] - KERNEL)), sizeof frame);
-    bool has_error = KERNEL + KERNEL_STACK - (uint32_t)cpu->gpr[GPR_SP] == 24;
-    const uint32_t *f = has_error ? frame + 1 : frame;
-    out->vector = stub / STUB_SIZE;
-    out->error = has_error ? frame[0] : 0;
-    out->cr2 = (uint32_t)cpu->cr2;
-    out->state.eip = f[0];
-    out->state.eflags = f[2];
+    uint64_t sp = wide ? cpu->gpr[GPR_SP] : (uint32_t)cpu->gpr[GPR_SP];
+    bool has_error = kernel(m) + KERNEL_STACK - sp == 6 * word;
+    const uint8_t *pushed = memory_ram_hva(&m->mem, gpa(sp - kernel(m)));
+    for (unsigned i = 0; i < 6; i++)
+        memcpy(&frame[i], pushed + i * word, word);
+    const uint64_t *f = has_error ? frame + 1 : frame;
+    out->vector = (uint32_t)stub / STUB_SIZE;
+    out->error = has_error ? (uint32_t)frame[0] : 0;
+    out->cr2 = wide ? cpu->cr2 : (uint32_t)cpu->cr2;
+    out->state.rip = f[0];
+    out->state.rflags = f[2];
     out->state.gpr[GPR_SP] = f[3];
     return true;
 }
 
-bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c, struct native32_result *out)
+bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c, struct native_result *out)
 {
     struct cpu *cpu = m->cpu;
     int result = CPU_OK;
 
     for (unsigned steps = 0; steps < 100000; steps++) {
         struct insn insn;
-        int i = generator_index(c, (uint32_t)cpu->rip);
+        int i = generator_index(c, cpu->rip);
         if (i < 0)
             return false;
         if (i == (int)c->count)
             break;
-        insn_decode(&insn, code_pages(m) + (cpu->rip - NATIVE32_CODE), 15, INSN_MODE_32);
+        insn_decode(&insn, code_pages(m) + (cpu->rip - c->base - NATIVE_CODE), 15,
+                    c->bits == 64 ? INSN_MODE_64 : INSN_MODE_32);
         if ((result = cpu_execute(cpu, &insn)))
             break;
     }
@@ -268,11 +358,11 @@ bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c
     read_state(m, out);
     if (result == CPU_OK) { /* the int3 at the end */
         out->vector = VECTOR_BP;
-        out->state.eip++;
+        out->state.rip++;
     } else {
         out->vector = cpu->fault.vector;
         out->error = cpu->fault.has_error ? cpu->fault.error : 0;
-        out->cr2 = (uint32_t)cpu->fault.cr2;
+        out->cr2 = cpu->fault.cr2;
     }
     return true;
 }
@@ -292,35 +382,38 @@ static const char *compare_xsave(const uint8_t *a, const uint8_t *b, bool avx)
             return "x87 registers";
     if (memcmp(a + 24, b + 24, 4))
         return "MXCSR";
-    if (memcmp(a + 160, b + 160, 128))
+    if (memcmp(a + 160, b + 160, 256))
         return "XMM registers";
-    if (avx && memcmp(a + 576, b + 576, 128))
+    if (avx && memcmp(a + 576, b + 576, 256))
         return "upper halves of YMM registers";
     return NULL;
 }
 
-const char *flat_machine_compare(const struct native32_result *a, const struct native32_result *b,
-                                 const uint8_t *data_a, const uint8_t *data_b, uint32_t undefined, bool avx)
+const char *flat_machine_compare(const struct native_result *a, const struct native_result *b, const uint8_t *data_a,
+                                 const uint8_t *data_b, uint32_t undefined, bool avx)
 {
     uint32_t flags = (FLAGS_ARITH | FLAG_DF) & ~undefined;
-    struct native32_state x = a->state, y = b->state;
+    uint32_t errors = a->cr2 >= 0x7ffffffff000 ? 6 : 7; /* Linux says "present" outside of its user part */
+    struct native_state x = a->state, y = b->state;
 
     if (a->vector != b->vector)
         return "exception vector";
-    if (a->state.eip != b->state.eip)
-        return "EIP";
-    if (a->vector == VECTOR_PF && (a->cr2 != b->cr2 || (a->error & 7) != (b->error & 7)))
+    if (a->state.rip != b->state.rip)
+        return "instruction pointer";
+    if (a->vector == VECTOR_PF && (a->cr2 != b->cr2 || (a->error & errors) != (b->error & errors)))
         return "page fault address or error code";
     if (memcmp(x.gpr, y.gpr, sizeof x.gpr))
         return "general registers";
-    if ((x.eflags ^ y.eflags) & flags)
+    if (x.fs_base != y.fs_base || x.gs_base != y.gs_base)
+        return "FS or GS base";
+    if ((x.rflags ^ y.rflags) & flags)
         return "flags";
     normalise_xsave(x.xsave);
     normalise_xsave(y.xsave);
     const char *differs = compare_xsave(x.xsave, y.xsave, avx);
     if (differs)
         return differs;
-    return memcmp(data_a, data_b, NATIVE32_DATA_PAGES * NATIVE32_PAGE) ? "memory" : NULL;
+    return memcmp(data_a, data_b, NATIVE_DATA_PAGES * NATIVE_PAGE) ? "memory" : NULL;
 }
 
 static void print_bytes(const char *name, unsigned n, const uint8_t *p, unsigned len)
@@ -331,10 +424,11 @@ static void print_bytes(const char *name, unsigned n, const uint8_t *p, unsigned
     printf("\n");
 }
 
-void flat_machine_print(const char *title, const struct native32_result *r, bool avx)
+void flat_machine_print(const char *title, const struct native_result *r, bool avx)
 {
-    static const char *const names[8] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
-    struct native32_state s = r->state;
+    static const char *const names[16] = {"ax", "cx", "dx",  "bx",  "sp",  "bp",  "si",  "di",
+                                          "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
+    struct native_state s = r->state;
     uint16_t fcw, fsw;
     uint32_t mxcsr;
 
@@ -342,16 +436,16 @@ void flat_machine_print(const char *title, const struct native32_result *r, bool
     memcpy(&fcw, s.xsave, 2);
     memcpy(&fsw, s.xsave + 2, 2);
     memcpy(&mxcsr, s.xsave + 24, 4);
-    printf("  %s: vector %u error %x cr2 %08x eip %08x eflags %08x\n   ", title, r->vector, r->error, r->cr2, s.eip,
-           s.eflags);
-    for (unsigned i = 0; i < 8; i++)
-        printf(" %s %08x", names[i], s.gpr[i]);
+    printf("  %s: vector %u error %x cr2 %08lx rip %08lx flags %08lx fs %lx gs %lx\n   ", title, r->vector, r->error,
+           r->cr2, s.rip, s.rflags, s.fs_base, s.gs_base);
+    for (unsigned i = 0; i < 16; i++)
+        printf("%s%s %08lx", i == 8 ? "\n    " : " ", names[i], s.gpr[i]);
     printf("\n    fcw %04x fsw %04x tags %02x mxcsr %08x\n", fcw, fsw, s.xsave[4], mxcsr);
     for (unsigned i = 0; i < 8; i++)
         print_bytes("st", i, s.xsave + 32 + 16 * i, 10);
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 16; i++)
         print_bytes("xmm", i, s.xsave + 160 + 16 * i, 16);
-    for (unsigned i = 0; avx && i < 8; i++)
+    for (unsigned i = 0; avx && i < 16; i++)
         print_bytes("ymm.high", i, s.xsave + 576 + 16 * i, 16);
 }
 
@@ -360,14 +454,16 @@ void flat_machine_print_case(const struct generator_case *c)
     printf("  seed %#lx, %u instructions\n", (unsigned long)c->seed, c->count);
     for (unsigned i = 0; i < c->count; i++) {
         const struct insn *insn = &c->insns[i].insn;
-        uint32_t at = NATIVE32_CODE + c->start + c->offset[i];
+        uint64_t at = c->base + NATIVE_CODE + c->start + c->offset[i];
         char text[128];
-        printf("    %08x  ", at);
+        printf("    %08lx  ", at);
         for (unsigned k = 0; k < insn->len; k++)
             printf("%02x", insn->bytes[k]);
         printf("  %s", insn_format(insn, at, text, sizeof text));
+        if (c->insns[i].address)
+            printf("  [%lx]", (unsigned long)c->insns[i].address);
         if (c->insns[i].branch) /* the displacement is filled in later */
-            printf("  -> %08x", NATIVE32_CODE + c->start + c->offset[c->insns[i].target]);
+            printf("  -> %08lx", c->base + NATIVE_CODE + c->start + c->offset[c->insns[i].target]);
         printf("\n");
     }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A flat 32-bit machine with the layout of native32.h: the same code and data pages with the same protections at the
+/* A flat 32-bit machine with the layout of native.h: the same code and data pages with the same protections at the
  * same linear addresses, at ring 3 with Linux's selectors. Every exception ends in a HLT at ring 0. Runs on an engine,
  * or by cpu_execute alone. */
 #ifndef RINGFOLD_TESTS_FLAT_MACHINE_H
@@ -8,9 +8,10 @@
 #include "cpu/cpu.h"
 #include "cpu/engine.h"
 #include "tests/insn_generator.h"
-#include "tests/native32.h"
+#include "tests/native.h"
 
 struct flat_machine {
+    unsigned bits; /* 32, or 64 for long mode */
     struct memory mem;
     struct cpu *cpu;
     const struct engine *engine; /* NULL: cpu_execute */
@@ -19,23 +20,23 @@ struct flat_machine {
 };
 
 /* NULL with a reason in *why. */
-struct flat_machine *flat_machine_create(const struct engine *engine, const struct engine_options *options,
-                                         const char **why);
+struct flat_machine *flat_machine_create(unsigned bits, const struct engine *engine,
+                                         const struct engine_options *options, const char **why);
 void flat_machine_destroy(struct flat_machine *m);
 /* Replaces all code pages, as DMA does: translations of the old code go. */
 void flat_machine_write_code(struct flat_machine *m, const uint8_t *code);
 uint8_t *flat_machine_data(struct flat_machine *m);
 /* Ring 3 with this state. Code and data were written before. */
-void flat_machine_load(struct flat_machine *m, const struct native32_state *in);
+void flat_machine_load(struct flat_machine *m, const struct native_state *in);
 /* The state a native run would have shown. False: the machine did not end in an exception. */
-bool flat_machine_run(struct flat_machine *m, struct native32_result *out);
+bool flat_machine_run(struct flat_machine *m, struct native_result *out);
 /* The same by cpu_execute, for cases made of its classes only. */
-bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c, struct native32_result *out);
+bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c, struct native_result *out);
 
 /* Compares the two results and the data pages. undefined: flags left out. Returns NULL, or what differs. */
-const char *flat_machine_compare(const struct native32_result *a, const struct native32_result *b,
-                                 const uint8_t *data_a, const uint8_t *data_b, uint32_t undefined, bool avx);
-void flat_machine_print(const char *title, const struct native32_result *r, bool avx);
+const char *flat_machine_compare(const struct native_result *a, const struct native_result *b, const uint8_t *data_a,
+                                 const uint8_t *data_b, uint32_t undefined, bool avx);
+void flat_machine_print(const char *title, const struct native_result *r, bool avx);
 void flat_machine_print_case(const struct generator_case *c);
 
 #endif

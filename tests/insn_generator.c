@@ -40,26 +40,66 @@ static uint32_t random_value(uint64_t *r)
     }
 }
 
-/* An address in or at the edge of the data pages: aligned, anywhere, or around a page boundary. */
-static uint32_t random_pointer(uint64_t *r)
+/* In 64-bit cases as wide as may be. */
+static uint64_t random_wide(const struct generator_case *c, uint64_t *r)
 {
-    uint32_t page = NATIVE32_DATA + below(r, 3) * NATIVE32_PAGE;
+    uint32_t v = random_value(r);
+    if (c->bits == 32)
+        return v;
+    switch (below(r, 4)) {
+    case 0:
+        return (uint64_t)(int32_t)v;
+    case 1:
+        return (uint64_t)v << 32 | random_value(r);
+    case 2:
+        return generator_random(r);
+    default:
+        return v;
+    }
+}
+
+/* An address in or at the edge of the data pages: aligned, anywhere, or around a page boundary. */
+static uint32_t random_low_pointer(uint64_t *r)
+{
+    uint32_t page = NATIVE_DATA + below(r, 3) * NATIVE_PAGE;
     switch (below(r, 16)) {
     case 0: /* around any boundary: read-only, hole, the end */
-        return NATIVE32_DATA + (1 + below(r, NATIVE32_DATA_PAGES)) * NATIVE32_PAGE - below(r, 40);
+        return NATIVE_DATA + (1 + below(r, NATIVE_DATA_PAGES)) * NATIVE_PAGE - below(r, 40);
     case 1: /* any page */
-        return NATIVE32_DATA + below(r, NATIVE32_DATA_PAGES * NATIVE32_PAGE);
+        return NATIVE_DATA + below(r, NATIVE_DATA_PAGES * NATIVE_PAGE);
     case 2:
     case 3: /* a boundary inside the writable pages */
-        return NATIVE32_DATA + (1 + below(r, 2)) * NATIVE32_PAGE - below(r, 40);
+        return NATIVE_DATA + (1 + below(r, 2)) * NATIVE_PAGE - below(r, 40);
     case 4: /* far from everything */
         return 0x30000000 + below(r, 0x10000000);
     case 5:
     case 6:
     case 7:
-        return page + below(r, NATIVE32_PAGE);
+        return page + below(r, NATIVE_PAGE);
     default:
-        return page + below(r, NATIVE32_PAGE / 64) * 64;
+        return page + below(r, NATIVE_PAGE / 64) * 64;
+    }
+}
+
+static uint64_t random_pointer(const struct generator_case *c, uint64_t *r)
+{
+    uint64_t p = random_low_pointer(r);
+    if (c->bits == 32)
+        return p;
+    switch (below(r, 40)) {
+    case 0: /* not canonical */
+        return p ^ 1ull << (47 + below(r, 17));
+    case 1: /* the last bytes of the user half, and of everything */
+        return (chance(r, 50) ? 0x800000000000ull : 0) - 1 - below(r, 70);
+    case 2: /* the other half */
+        return generator_random(r) | 0xffff800000000000ull;
+    case 3:
+    case 4:
+    case 5:
+    case 6:
+        return p + (NATIVE_HIGH - c->base);
+    default:
+        return p + c->base;
     }
 }
 
@@ -102,14 +142,23 @@ static void put16(uint8_t *p, uint16_t v)
 
 static void random_state(struct generator_case *c, uint64_t *r)
 {
-    struct native32_state *s = &c->state;
+    struct native_state *s = &c->state;
     uint32_t mxcsr = 0x1f80;
 
     memset(s, 0, sizeof *s);
-    for (unsigned i = 0; i < 8; i++)
-        s->gpr[i] = chance(r, 50) ? random_pointer(r) : random_value(r);
-    s->gpr[GPR_SP] = NATIVE32_DATA + NATIVE32_PAGE + below(r, NATIVE32_PAGE / 4) * 4;
-    s->eflags = EFLAGS_USER | ((uint32_t)generator_random(r) & (FLAGS_ARITH | (chance(r, 15) ? FLAG_DF : 0)));
+    for (unsigned i = 0; i < (c->bits == 64 ? 16 : 8); i++)
+        s->gpr[i] = chance(r, 50) ? random_pointer(c, r) : random_wide(c, r);
+    s->gpr[GPR_SP] = c->base + NATIVE_DATA + NATIVE_PAGE + below(r, NATIVE_PAGE / 4) * 4;
+    if (c->bits == 64) {
+        if (chance(r, 70))
+            s->gpr[GPR_SP] &= ~7ull;
+        uint64_t *const bases[] = {&s->fs_base, &s->gs_base};
+        for (unsigned i = 0; i < 2; i++) { /* canonical */
+            uint64_t v = chance(r, 50) ? below(r, NATIVE_PAGE) : random_low_pointer(r);
+            *bases[i] = chance(r, 20) ? 0 : chance(r, 10) ? ~0ull << 47 | v : chance(r, 30) ? v : c->base + v;
+        }
+    }
+    s->rflags = EFLAGS_USER | ((uint32_t)generator_random(r) & (FLAGS_ARITH | (chance(r, 15) ? FLAG_DF : 0)));
     /* x87: usually all exceptions masked, some registers in use */
     put16(s->xsave, (uint16_t)(chance(r, 80) ? 0x37f : 0x340 | (generator_random(r) & 0xf3f)));
     put16(s->xsave + 2, (uint16_t)(below(r, 8) << 11 | (generator_random(r) & 0x4700)));
@@ -127,7 +176,7 @@ static void random_state(struct generator_case *c, uint64_t *r)
     if (chance(r, 15)) /* rounding, flush to zero, some exceptions unmasked */
         mxcsr = (uint32_t)generator_random(r) & 0xffc0;
     memcpy(s->xsave + 24, &mxcsr, 4);
-    for (unsigned i = 0; i < 8 * 16; i += 8) {
+    for (unsigned i = 0; i < (c->bits == 64 ? 16 : 8) * 16; i += 8) {
         random_element(r, s->xsave + 160 + i);
         random_element(r, s->xsave + 576 + i);
     }
@@ -137,7 +186,7 @@ static void random_state(struct generator_case *c, uint64_t *r)
 void generator_fill_memory(const struct generator_case *c, uint8_t *data)
 {
     uint64_t r = c->memory_seed;
-    for (unsigned i = 0; i < NATIVE32_DATA_PAGES * NATIVE32_PAGE; i += 8)
+    for (unsigned i = 0; i < NATIVE_DATA_PAGES * NATIVE_PAGE; i += 8)
         random_element(&r, data + i);
 }
 
@@ -149,56 +198,81 @@ static uint8_t random_modrm(uint64_t *r)
     return chance(r, 40) ? v | 0xc0 : v;
 }
 
-/* Opcode and prefixes; what follows is random and its length is the decoder's business. */
-static unsigned random_opcode(uint64_t *r, uint8_t *b)
+static unsigned random_vex(const struct generator_case *c, uint64_t *r, uint8_t *b)
 {
-    static const uint8_t segments[] = {0x26, 0x2e, 0x36, 0x3e};
+    bool wide = c->bits == 64;
+    uint8_t map = (uint8_t)(1 + below(r, 3)), vvvv = chance(r, 35) ? 15 : (uint8_t)generator_random(r) & 15;
+    uint8_t pp = chance(r, 60) ? 1 : (uint8_t)below(r, 4), l = (uint8_t)below(r, 2), w = chance(r, 20);
+    uint8_t extensions = wide ? (uint8_t)generator_random(r) & 0xe0 : 0xe0; /* inverted R, X, B */
+    unsigned n = 0;
+
+    if (map == 1 && chance(r, 60)) {
+        b[n++] = 0xc5;
+        b[n++] = (uint8_t)((extensions & 0x80) | (wide ? vvvv : vvvv | 8) << 3 | l << 2 | pp);
+    } else {
+        b[n++] = 0xc4;
+        b[n++] = (uint8_t)(extensions | map);
+        b[n++] = (uint8_t)(w << 7 | vvvv << 3 | l << 2 | pp);
+    }
+    b[n++] = (uint8_t)generator_random(r);
+    return n;
+}
+
+static unsigned random_rex(const struct generator_case *c, uint64_t *r, uint8_t *b)
+{
+    if (c->bits == 32 || chance(r, 35))
+        return 0;
+    b[0] = 0x40 | ((uint8_t)generator_random(r) & 15);
+    return 1;
+}
+
+/* Opcode and prefixes; what follows is random and its length is the decoder's business. */
+static unsigned random_opcode(const struct generator_case *c, uint64_t *r, uint8_t *b)
+{
+    static const uint8_t segments[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
     static const uint8_t mandatory[] = {0x66, 0xf2, 0xf3};
+    bool wide = c->bits == 64;
     unsigned n = 0, kind = below(r, 100);
 
-    if (kind >= 75) { /* VEX */
-        uint8_t map = (uint8_t)(1 + below(r, 3)), vvvv = chance(r, 35) ? 15 : (uint8_t)generator_random(r) & 15;
-        uint8_t pp = chance(r, 60) ? 1 : (uint8_t)below(r, 4), l = (uint8_t)below(r, 2), w = chance(r, 20);
-        if (chance(r, 5))
-            b[n++] = segments[below(r, 4)];
-        if (map == 1 && chance(r, 60)) {
-            b[n++] = 0xc5;
-            b[n++] = (uint8_t)(0x80 | (vvvv | 8) << 3 | l << 2 | pp);
-        } else {
-            b[n++] = 0xc4;
-            b[n++] = (uint8_t)(0xe0 | map);
-            b[n++] = (uint8_t)(w << 7 | vvvv << 3 | l << 2 | pp);
-        }
-        b[n++] = (uint8_t)generator_random(r);
-        return n;
-    }
+    if (chance(r, wide ? 8 : 4))
+        b[n++] = segments[below(r, wide ? 6 : 4)];
+    if (chance(r, wide ? 6 : 2))
+        b[n++] = 0x67;
+    if (kind >= 75)
+        return n + random_vex(c, r, b + n);
     if (chance(r, 15))
         b[n++] = 0x66;
-    if (chance(r, 2))
-        b[n++] = 0x67;
     if (chance(r, 4))
         b[n++] = 0xf0;
-    if (chance(r, 4))
-        b[n++] = segments[below(r, 4)];
     if (kind < 30) {
         if (chance(r, 8))
             b[n++] = 0xf2 | (uint8_t)below(r, 2);
+        n += random_rex(c, r, b + n);
         b[n++] = (uint8_t)generator_random(r);
     } else if (kind < 38) { /* x87 */
+        n += random_rex(c, r, b + n);
         b[n++] = (uint8_t)(0xd8 | below(r, 8));
     } else if (kind < 42) { /* strings */
         if (chance(r, 60))
             b[n++] = 0xf2 | (uint8_t)below(r, 2);
+        n += random_rex(c, r, b + n);
         b[n++] = (uint8_t)(0xa4 + below(r, 12));
     } else {
         if (chance(r, 60))
             b[n++] = mandatory[below(r, 3)];
+        n += random_rex(c, r, b + n);
         b[n++] = 0x0f;
         if (kind >= 66)
             b[n++] = kind < 71 ? 0x38 : 0x3a;
         b[n++] = (uint8_t)generator_random(r);
     }
     return n;
+}
+
+static bool base_access(const struct insn *insn)
+{
+    return insn->mnemonic == ZYDIS_MNEMONIC_RDFSBASE || insn->mnemonic == ZYDIS_MNEMONIC_RDGSBASE ||
+           insn->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || insn->mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
 }
 
 /* Not the same twice, or not the same here and there. */
@@ -209,7 +283,7 @@ static bool unsteady(const struct insn *insn)
     case ZYDIS_MNEMONIC_RDSEED:
         return true;
     default:
-        return insn->cls == INSN_SEGMENT && insn->ends_block;
+        return insn->cls == INSN_SEGMENT && insn->ends_block && !base_access(insn);
     }
 }
 
@@ -220,7 +294,8 @@ static bool acceptable(const struct insn *insn, const struct generator_options *
     uint32_t classes = options->classes ? options->classes & possible : possible;
 
     if (options->state_only)
-        return (insn->cls == INSN_FPU_ENV || (insn->cls == INSN_GENERIC && insn->mem.masked)) && insn->mem.seg < SEG_FS;
+        return (insn->cls == INSN_FPU_ENV || (insn->cls == INSN_GENERIC && insn->mem.masked)) &&
+               (options->bits == 64 || insn->mem.seg < SEG_FS);
     if (!(classes >> insn->cls & 1) || unsteady(insn))
         return false;
     if (insn->cls >= INSN_JCC && insn->cls <= INSN_CALL) {
@@ -228,73 +303,141 @@ static bool acceptable(const struct insn *insn, const struct generator_options *
          * look at them). */
         bool repeat = memchr(insn->bytes, 0xf2, insn->len - insn->imm_len) ||
                       memchr(insn->bytes, 0xf3, insn->len - insn->imm_len);
-        return insn->opsize == 4 && !options->no_branches && !repeat;
+        return insn->opsize == options->bits / 8 && !options->no_branches && !repeat;
     }
     if (insn->cls == INSN_STRING)
         return insn->opcode < 0x6c || insn->opcode > 0x6f; /* ins, outs */
     if (insn->cls == INSN_FLAGS)
         return insn->mnemonic == ZYDIS_MNEMONIC_CLD || insn->mnemonic == ZYDIS_MNEMONIC_STD;
-    if (insn->mnemonic == ZYDIS_MNEMONIC_POPF || insn->mnemonic == ZYDIS_MNEMONIC_POPFD)
+    if (insn->mnemonic == ZYDIS_MNEMONIC_POPF || insn->mnemonic == ZYDIS_MNEMONIC_POPFD ||
+        insn->mnemonic == ZYDIS_MNEMONIC_POPFQ)
         return false; /* TF, AC, NT from random memory: tested on their own */
-    /* FS and GS are null: every access is #GP, nothing to learn. */
-    return !(insn->mem.present && insn->mem.seg >= SEG_FS);
+    /* FS and GS of 32-bit code are null: every access is #GP, nothing to learn. */
+    return options->bits == 64 || !(insn->mem.present && insn->mem.seg >= SEG_FS);
+}
+
+static enum insn_mode mode_of(const struct generator_case *c)
+{
+    return c->bits == 64 ? INSN_MODE_64 : INSN_MODE_32;
 }
 
 static bool append(struct generator_case *c, const uint8_t *bytes, unsigned len)
 {
     struct generator_insn *g = &c->insns[c->count];
-    if (c->count == GENERATOR_MAX_INSNS || insn_decode(&g->insn, bytes, len, INSN_MODE_32) != (int)len)
+    if (c->count == GENERATOR_MAX_INSNS || insn_decode(&g->insn, bytes, len, mode_of(c)) != (int)len)
         return false;
-    g->branch = false;
+    g->branch = g->code_address = g->indirect = false;
+    g->address = 0;
     c->count++;
     return true;
 }
 
-static void append_mov(struct generator_case *c, unsigned reg, uint32_t value)
+/* The shortest form that loads all of the register. */
+static void append_mov(struct generator_case *c, unsigned reg, uint64_t value)
 {
-    uint8_t b[5] = {(uint8_t)(0xb8 | reg)};
-    memcpy(b + 1, &value, 4);
-    append(c, b, 5);
+    uint8_t b[10];
+    unsigned n = 0;
+    bool wide = c->bits == 64 && value >> 32;
+
+    if (reg >= 8 || wide)
+        b[n++] = (uint8_t)(0x40 | (wide ? 8 : 0) | reg >> 3);
+    b[n++] = (uint8_t)(0xb8 | (reg & 7));
+    memcpy(b + n, &value, wide ? 8 : 4);
+    append(c, b, n + (wide ? 8 : 4));
+}
+
+/* An address that an operand with this address size and segment reaches: the part of it in front of the segment. A
+ * 32-bit address gets garbage above, which must not matter. */
+static uint64_t steered(const struct generator_case *c, uint64_t *r, const struct insn *insn, uint64_t pointer)
+{
+    uint64_t high = chance(r, 50) ? generator_random(r) << 32 : 0;
+
+    if (c->bits == 32)
+        return pointer;
+    pointer -= insn->mem.seg == SEG_FS ? c->state.fs_base : insn->mem.seg == SEG_GS ? c->state.gs_base : 0;
+    return insn->addrsize == 4 ? (uint32_t)pointer | high : pointer;
+}
+
+static void steer_string(struct generator_case *c, uint64_t *r, const struct insn *insn)
+{
+    uint64_t source = random_pointer(c, r), high = generator_random(r) << 32;
+    uint64_t destination = chance(r, 40) ? source + below(r, 16) - 8 : random_pointer(c, r);
+
+    if (insn->opcode == 0xd7) {
+        append_mov(c, GPR_BX, steered(c, r, insn, source));
+        return;
+    }
+    append_mov(c, GPR_SI, steered(c, r, insn, source));
+    if (insn->addrsize == 4 && c->bits == 64)
+        destination = (uint32_t)destination | high;
+    append_mov(c, GPR_DI, destination);
+    if (insn->rep || insn->repne)
+        append_mov(c, GPR_CX,
+                   (chance(r, 20) ? below(r, 6000) : below(r, 40)) |
+                       (insn->addrsize == 4 && c->bits == 64 && chance(r, 50) ? high : 0));
 }
 
 /* Loads registers so that the operand comes to lie in the test's pages. */
 static void steer(struct generator_case *c, uint64_t *r, struct insn *insn)
 {
     const struct insn_mem *mem = &insn->mem;
-    uint32_t pointer = random_pointer(r);
 
     if (insn->cls == INSN_STRING) {
-        bool xlat = insn->opcode == 0xd7;
-        if (xlat)
-            append_mov(c, GPR_BX, pointer);
-        else
-            append_mov(c, GPR_SI, pointer);
-        if (!xlat)
-            append_mov(c, GPR_DI, chance(r, 40) ? pointer + below(r, 16) - 8 : random_pointer(r));
-        if (insn->rep || insn->repne)
-            append_mov(c, GPR_CX, chance(r, 20) ? below(r, 6000) : below(r, 40));
+        steer_string(c, r, insn);
         return;
     }
+    uint64_t pointer = steered(c, r, insn, random_pointer(c, r));
     if (mem->bit_string && insn->reg.num != mem->base)
-        append_mov(c, insn->reg.num, (uint32_t)(below(r, 4096) - 2048));
+        append_mov(c, insn->reg.num, (uint64_t)below(r, 4096) - 2048);
     if (mem->index != GPR_NONE && !mem->vsib && mem->index != mem->base) {
-        uint32_t index = below(r, 64) - 16;
+        uint64_t index = (uint64_t)below(r, 64) - 16;
         append_mov(c, mem->index, index);
         pointer -= index * mem->scale;
     }
-    if (mem->base != GPR_NONE && mem->base < 8)
-        append_mov(c, mem->base, pointer - (uint32_t)mem->disp);
+    if (mem->base < GPR_COUNT)
+        append_mov(c, mem->base, pointer - (uint64_t)mem->disp);
 }
 
 /* An absolute address is in the bytes themselves: put it where the decoder found the displacement. */
-static void steer_absolute(uint64_t *r, struct insn *insn, uint8_t *bytes)
+static void steer_absolute(const struct generator_case *c, uint64_t *r, struct insn *insn, uint8_t *bytes)
 {
-    uint32_t pointer = random_pointer(r);
-    if (!insn->mem.present || insn->mem.base != GPR_NONE || insn->addrsize != 4 ||
+    uint64_t pointer = steered(c, r, insn, random_pointer(c, r));
+    unsigned size = insn->mem.moffs ? insn->addrsize : 4;
+
+    if (!insn->mem.present || insn->mem.base != GPR_NONE || insn->addrsize == 2 ||
         (insn->mem.index != GPR_NONE && !insn->mem.vsib))
         return;
-    memcpy(bytes + insn->len - insn->imm_len - 4, &pointer, 4);
-    insn_decode(insn, bytes, insn->len, INSN_MODE_32);
+    memcpy(bytes + insn->len - insn->imm_len - size, &pointer, size);
+    insn_decode(insn, bytes, insn->len, mode_of(c));
+}
+
+/* A jump or call through a register or through memory below the stack pointer, or a return. */
+static bool append_indirect(struct generator_case *c, uint64_t *r)
+{
+    unsigned reg = below(r, c->bits == 64 ? 16 : 8), ext = reg >> 3, low = reg & 7, kind = below(r, 5);
+    uint64_t any = (c->base + NATIVE_CODE) | (c->base ? 0 : chance(r, 50));
+    const uint8_t rex = (uint8_t)(0x40 | ext), rex_reg = (uint8_t)(0x48 | ext << 2);
+    const uint8_t through[] = {rex, 0xff, (uint8_t)((kind ? 0xe0 : 0xd0) | low)}; /* call, jmp */
+    const uint8_t push[] = {rex, (uint8_t)(0x50 | low)};
+    const uint8_t store[] = {rex_reg, 0x89, (uint8_t)(0x44 | low << 3), 0x24, 0xe8}; /* mov [rsp - 24], reg */
+    static const uint8_t jump[] = {0xff, 0x64, 0x24, 0xe8}, ret[] = {0xc3}, ret_more[] = {0xc2, 0x10, 0x00};
+    unsigned skip = c->bits == 32; /* no REX */
+
+    if (reg == GPR_SP || c->count + 4 > GENERATOR_MAX_INSNS)
+        return false;
+    append_mov(c, reg, any);
+    c->insns[c->count - 1].code_address = true;
+    if (kind < 2) {
+        append(c, through + skip, sizeof through - skip);
+    } else if (kind == 2) {
+        append(c, store + skip, sizeof store - skip);
+        append(c, jump, sizeof jump);
+    } else {
+        append(c, push + skip, sizeof push - skip);
+        append(c, kind == 3 ? ret : ret_more, kind == 3 ? sizeof ret : sizeof ret_more);
+    }
+    c->insns[c->count - 1].indirect = true;
+    return true;
 }
 
 static bool random_insn(struct generator_case *c, uint64_t *r, const struct generator_options *options)
@@ -303,21 +446,26 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
     struct insn insn;
     unsigned n;
 
+    if (!options->no_branches && !options->classes && chance(r, 4) && append_indirect(c, r))
+        return true;
     for (unsigned tries = 0; tries < 1000; tries++) {
-        n = random_opcode(r, bytes);
+        n = random_opcode(c, r, bytes);
         bytes[n++] = random_modrm(r);
         while (n < 15)
             bytes[n++] = chance(r, 50) ? (uint8_t)generator_random(r) : (uint8_t)random_value(r);
-        if (insn_decode(&insn, bytes, 15, INSN_MODE_32) <= 0 || !acceptable(&insn, options))
+        if (insn_decode(&insn, bytes, 15, mode_of(c)) <= 0 || !acceptable(&insn, options))
             continue;
-        steer_absolute(r, &insn, bytes);
+        steer_absolute(c, r, &insn, bytes);
         if (chance(r, 90) && (insn.mem.present || insn.cls == INSN_STRING))
             steer(c, r, &insn);
         if (insn.opreg.cls == REGCLASS_GPR && insn.opreg.num == GPR_SP && insn.opreg.write && chance(r, 80))
             continue;
         if (!append(c, insn.bytes, insn.len))
             return false;
-        c->insns[c->count - 1].branch = insn.cls >= INSN_JCC && insn.cls <= INSN_CALL;
+        struct generator_insn *g = &c->insns[c->count - 1];
+        g->branch = insn.cls >= INSN_JCC && insn.cls <= INSN_CALL;
+        if (insn.mem.present && insn.mem.base == GPR_IP && chance(r, 95))
+            g->address = steered(c, r, &insn, c->base + random_low_pointer(r));
         return true;
     }
     return false;
@@ -330,6 +478,22 @@ static bool settle_flags(struct generator_case *c)
     return append(c, cmp, sizeof cmp);
 }
 
+/* Forward, so that every case ends. */
+static void choose_targets(struct generator_case *c, uint64_t *r)
+{
+    uint8_t *load = NULL;
+
+    for (unsigned i = 0; i < c->count; i++) {
+        struct generator_insn *g = &c->insns[i];
+        if (g->code_address)
+            load = &g->target;
+        if (g->branch || g->indirect)
+            g->target = (uint8_t)(i + 1 + below(r, c->count - i));
+        if (g->indirect && load)
+            *load = g->target;
+    }
+}
+
 void generator_make(struct generator_case *c, uint64_t seed, const struct generator_options *options)
 {
     uint64_t r = seed;
@@ -337,10 +501,13 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
 
     memset(c, 0, sizeof *c);
     c->seed = seed;
+    c->bits = options->bits;
+    if (c->bits == 64 && chance(&r, 60))
+        c->base = NATIVE_HIGH;
     random_state(c, &r);
     c->memory_seed = generator_random(&r);
-    c->start = chance(&r, 20) ? NATIVE32_PAGE - below(&r, 24) : below(&r, 256);
-    c->state.eip = NATIVE32_CODE + c->start;
+    c->start = chance(&r, 20) ? NATIVE_PAGE - below(&r, 24) : below(&r, 256);
+    c->state.rip = c->base + NATIVE_CODE + c->start;
     for (unsigned i = 0; i < options->length && c->count + 8 < GENERATOR_MAX_INSNS; i++) {
         unsigned first = c->count;
         if (!random_insn(c, &r, options))
@@ -353,7 +520,7 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
         }
         for (unsigned k = first; k < c->count; k++)
             undefined = (undefined & ~(unsigned)c->insns[k].insn.flags_written) | c->insns[k].insn.flags_undefined;
-        if (undefined && last.branch) { /* ways that meet again would carry different open flags */
+        if (undefined && (last.branch || last.indirect)) { /* ways that meet again would carry different open flags */
             last = c->insns[c->count - 1];
             c->count--;
             settle_flags(c);
@@ -361,9 +528,7 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
             undefined = 0;
         }
     }
-    for (unsigned i = 0; i < c->count; i++)
-        if (c->insns[i].branch)
-            c->insns[i].target = (uint8_t)(i + 1 + below(&r, c->count - i));
+    choose_targets(c, &r);
 }
 
 /* ---- assembly ---- */
@@ -376,7 +541,7 @@ static void compute_undefined(struct generator_case *c)
     for (unsigned i = 0; i < c->count; i++) {
         const struct insn *insn = &c->insns[i].insn;
         c->undefined[i] = undefined;
-        branches |= c->insns[i].branch;
+        branches |= c->insns[i].branch || c->insns[i].indirect;
         if (!branches) /* behind a branch nothing is sure to have been executed */
             undefined &= (uint16_t)~insn->flags_written;
         undefined |= insn->flags_undefined;
@@ -394,10 +559,34 @@ static void compute_dead(struct generator_case *c)
     for (unsigned i = c->count; i-- > 0;) {
         const struct insn *insn = &c->insns[i].insn;
         unsigned after = live[i + 1];
-        if (c->insns[i].branch)
+        if (c->insns[i].branch || c->insns[i].indirect)
             after |= live[c->insns[i].target > c->count ? c->count : c->insns[i].target];
         live[i] = (uint16_t)(insn->flags_read | (after & ~(unsigned)insn->flags_written));
         c->dead[i] = FLAGS_ARITH & ~live[i];
+    }
+}
+
+/* Fills in what depends on where the instruction lies. */
+static void place(const struct generator_case *c, unsigned i, uint8_t *to)
+{
+    const struct generator_insn *g = &c->insns[i];
+    unsigned len = g->insn.len, target = g->target > c->count ? c->count : g->target;
+    uint64_t start = c->base + NATIVE_CODE + c->start;
+
+    memcpy(to, g->insn.bytes, len);
+    if (g->address) {
+        uint32_t distance = (uint32_t)(g->address - (start + c->offset[i] + len));
+        memcpy(to + len - g->insn.imm_len - 4, &distance, 4);
+    }
+    if (g->code_address) {
+        uint64_t address = start + c->offset[target];
+        memcpy(to + len - g->insn.imm_len, &address, g->insn.imm_len);
+    }
+    if (g->branch) {
+        int32_t distance = (int32_t)c->offset[target] - (int32_t)c->offset[i] - (int32_t)len;
+        if (g->insn.imm_len == 1 && (distance > 127 || distance < -128))
+            distance = 0; /* too far for the short form: the next instruction */
+        memcpy(to + len - g->insn.imm_len, &distance, g->insn.imm_len);
     }
 }
 
@@ -410,30 +599,20 @@ bool generator_assemble(struct generator_case *c, uint8_t *code)
         at += c->insns[i].insn.len;
     }
     c->offset[c->count] = (uint16_t)at;
-    if (c->start + at + 1 > NATIVE32_CODE_PAGES * NATIVE32_PAGE)
+    if (c->start + at + 1 > NATIVE_CODE_PAGES * NATIVE_PAGE)
         return false;
-    memset(code, 0xcc, NATIVE32_CODE_PAGES * NATIVE32_PAGE);
-    for (unsigned i = 0; i < c->count; i++) {
-        struct generator_insn *g = &c->insns[i];
-        uint8_t *to = code + c->start + c->offset[i];
-        memcpy(to, g->insn.bytes, g->insn.len);
-        if (!g->branch)
-            continue;
-        uint32_t target = g->target > c->count ? c->count : g->target;
-        int32_t distance = (int32_t)c->offset[target] - (int32_t)c->offset[i] - g->insn.len;
-        if (g->insn.imm_len == 1 && (distance > 127 || distance < -128))
-            distance = 0; /* too far for the short form: the next instruction */
-        memcpy(to + g->insn.len - g->insn.imm_len, &distance, g->insn.imm_len);
-    }
+    memset(code, 0xcc, NATIVE_CODE_PAGES * NATIVE_PAGE);
+    for (unsigned i = 0; i < c->count; i++)
+        place(c, i, code + c->start + c->offset[i]);
     compute_undefined(c);
     compute_dead(c);
     return true;
 }
 
-int generator_index(const struct generator_case *c, uint32_t eip)
+int generator_index(const struct generator_case *c, uint64_t rip)
 {
     for (unsigned i = 0; i <= c->count; i++)
-        if (eip == NATIVE32_CODE + c->start + c->offset[i])
+        if (rip == c->base + NATIVE_CODE + c->start + c->offset[i])
             return (int)i;
     return -1;
 }

@@ -1,27 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-/* Random sequences of 32-bit user-mode instructions for runs that are compared with the processor's own (native32.h).
- * Bytes are drawn at random, biased towards what is interesting, and insn_decode says what may stay: everything a user
- * program may do but leave the test (far transfers, system instructions, loads of segment registers), and nothing that
- * is not the same twice (rdrand, addresses in x87 environments). Most memory operands are steered into the test's pages
- * by a mov in front of the instruction. */
+/* Random sequences of 32- or 64-bit user-mode instructions for runs that are compared with the processor's own
+ * (native.h). Bytes are drawn at random, biased towards what is interesting, and insn_decode says what may stay:
+ * everything a user program may do but leave the test (far transfers, system instructions, loads of segment registers),
+ * and nothing that is not the same twice (rdrand, addresses in x87 environments). Most memory operands are steered into
+ * the test's pages by a mov in front of the instruction. */
 #ifndef RINGFOLD_TESTS_INSN_GENERATOR_H
 #define RINGFOLD_TESTS_INSN_GENERATOR_H
 
 #include "decoder/insn.h"
-#include "tests/native32.h"
+#include "tests/native.h"
 
 enum { GENERATOR_MAX_INSNS = 48 };
 enum { EFLAGS_USER = 0x202 }; /* IF and the bit that is always set */
 
 struct generator_insn {
-    struct insn insn; /* bytes as generated; a branch displacement is filled in by generator_assemble */
-    bool branch;
-    uint8_t target; /* index of the instruction a branch goes to, may be one past the last */
+    struct insn insn;  /* bytes as generated; a branch displacement is filled in by generator_assemble */
+    bool branch;       /* direct */
+    bool code_address; /* a mov that loads the address of the target for ... */
+    bool indirect;     /* ... an indirect jump or call, or a return */
+    uint8_t target;    /* index of the instruction these three go to, may be one past the last */
+    uint64_t address;  /* of a RIP-relative operand, whose displacement is filled in by generator_assemble; else 0 */
 };
 
 struct generator_case {
     uint64_t seed;
-    struct native32_state state;
+    unsigned bits; /* 32, 64 */
+    uint64_t base; /* 0 or NATIVE_HIGH: where the code pages run and most pointers point */
+    struct native_state state;
     uint64_t memory_seed; /* generator_fill_memory */
     uint32_t start;       /* offset of the first instruction in the code pages */
     unsigned count;
@@ -33,6 +38,7 @@ struct generator_case {
 };
 
 struct generator_options {
+    unsigned bits;    /* 32, 64 */
     unsigned length;  /* instructions, before steering ones are added */
     uint32_t classes; /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
     bool no_branches;
@@ -41,13 +47,13 @@ struct generator_options {
 
 uint64_t generator_random(uint64_t *state);
 void generator_make(struct generator_case *c, uint64_t seed, const struct generator_options *options);
-/* Writes the code (with int3 behind it) to the NATIVE32_CODE pages and computes offsets. False: does not fit. */
+/* Writes the code (with int3 behind it) to the NATIVE_CODE pages and computes offsets. False: does not fit. */
 bool generator_assemble(struct generator_case *c, uint8_t *code);
 void generator_fill_memory(const struct generator_case *c, uint8_t *data);
 /* True for instructions that may have changed registers when they fault: processors differ (AMD's popa,
  * and maskmovq has gone over to MMX state). */
 bool generator_leaves_traces(const struct generator_case *c, unsigned index);
 /* The instruction an address lies at, count for the end, -1 for none. */
-int generator_index(const struct generator_case *c, uint32_t eip);
+int generator_index(const struct generator_case *c, uint64_t rip);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The translator against the processor: random instruction sequences run natively by the 32-bit helper and by engine bt
- * as ring 3 of a flat 32-bit machine, from the same state on the same memory; then every register, flag, byte of memory
- * and the exception are compared. Where the manual leaves flags open they are left out; so are, at a fault, flags that
- * the code overwrites before it reads them: by design the translator does not keep what is dead, and only a look into
- * the exception's frame shows it.
+/* The translator against the processor: random instruction sequences run natively by the helper and by engine bt as
+ * ring 3 of a flat 32- or 64-bit machine, from the same state on the same memory; then every register, flag, byte of
+ * memory and the exception are compared. Where the manual leaves flags open they are left out; so are, at a fault,
+ * flags that the code overwrites before it reads them: by design the translator does not keep what is dead, and only a
+ * look into the exception's frame shows it.
  *
  * RINGFOLD_DIFF_COUNT: how many cases (default: a bounded run); RINGFOLD_DIFF_SEED: the first seed;
  * RINGFOLD_DIFF_VERIFY: with the code verifier. A failing case is
@@ -18,16 +18,16 @@
 /* The translator may not be there yet: the test is skipped then. */
 #pragma weak engine_bt
 
-enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE, FAILURES_SHOWN = 12 };
+enum { DATA_BYTES = NATIVE_DATA_PAGES * NATIVE_PAGE, FAILURES_SHOWN = 12 };
 
 struct pair {
-    struct native32 *native;
+    struct native *native;
     struct flat_machine *machine;
     bool avx;
 };
 
 struct outcome {
-    struct native32_result real, ours;
+    struct native_result real, ours;
     const char *differs; /* NULL: equal */
 };
 
@@ -37,15 +37,51 @@ static unsigned long setting(const char *name, unsigned long otherwise)
     return s && *s ? strtoul(s, NULL, 0) : otherwise;
 }
 
+/* What the operand's address is in front of the segment. */
+static uint64_t effective_address(const struct insn *insn, const struct native_state *s)
+{
+    const struct insn_mem *m = &insn->mem;
+    uint64_t ea = (uint64_t)m->disp;
+    if (m->base < GPR_COUNT)
+        ea += s->gpr[m->base];
+    if (m->index < GPR_COUNT && !m->vsib)
+        ea += s->gpr[m->index] * m->scale;
+    return insn->addrsize == 4 ? (uint32_t)ea : ea;
+}
+
+static bool canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+/* Where the translator knowingly differs in 64-bit code:
+ * - the processor may refuse an FS or GS operand whose offset is not canonical even when its linear address is
+ * - misaligned and not canonical: #GP or #SS
+ * - a call whose push and whose target both fault: which is first */
+static bool known_deviation64(const struct insn *insn, const struct native_result *real,
+                              const struct native_result *ours)
+{
+    if (insn->cls == INSN_CALL_IND && real->state.rip == ours->state.rip)
+        return ours->vector == VECTOR_GP && (real->vector == VECTOR_PF || real->vector == VECTOR_SS);
+    if (real->vector != VECTOR_GP && real->vector != VECTOR_SS)
+        return false;
+    uint64_t source = real->state.gpr[insn->opcode == 0xd7 ? GPR_BX : GPR_SI];
+    if (insn->cls == INSN_STRING && insn->mem.seg >= SEG_FS && !canonical(source))
+        return true;
+    if (insn->mem.present && insn->mem.seg >= SEG_FS && !canonical(effective_address(insn, &real->state)))
+        return true;
+    return insn->mem.seg == SEG_SS && (insn->mem.aligned || insn->vector) && real->state.rip == ours->state.rip &&
+           (ours->vector == VECTOR_GP || ours->vector == VECTOR_SS);
+}
+
 /* Where the translator knowingly differs, and only in which of two faults comes first or in what CR2 says inside a
  * page:
  * - a pending x87 error is noticed by the host's own instruction, after the memory operand was looked up
  * - the first faulting element of a masked store is not worked out
  * - a flat segment's limit is not checked, so an access that wraps at 4 GiB is a page fault instead of #GP or #SS */
-static bool known_deviation(const struct insn *insn, const struct native32_result *real,
-                            const struct native32_result *ours)
+static bool known_deviation(const struct insn *insn, const struct native_result *real, const struct native_result *ours)
 {
-    if (real->state.eip != ours->state.eip)
+    if (real->state.rip != ours->state.rip)
         return false;
     if (real->vector == VECTOR_MF && insn->mem.present)
         return ours->vector == VECTOR_PF || ours->vector == VECTOR_GP || ours->vector == VECTOR_SS;
@@ -57,17 +93,22 @@ static bool known_deviation(const struct insn *insn, const struct native32_resul
 
 static const char *compare(struct pair *p, const struct generator_case *c, const struct outcome *o)
 {
+    /* Stray code in the data pages, which the native process cannot execute and a 32-bit machine without PAE can. */
+    if (c->bits == 32 && o->real.vector == VECTOR_PF && o->real.cr2 == o->real.state.rip)
+        return NULL;
     bool finished = o->real.vector == VECTOR_BP;
-    int at = generator_index(c, finished ? o->real.state.eip - 1 : o->real.state.eip);
+    int at = generator_index(c, finished ? o->real.state.rip - 1 : o->real.state.rip);
     uint32_t ignored = at < 0 ? FLAGS_ARITH : c->undefined[at];
 
     if (at >= 0 && !finished) {
         if (generator_leaves_traces(c, (unsigned)at) ||
             (at < (int)c->count && known_deviation(&c->insns[at].insn, &o->real, &o->ours)))
             return NULL;
+        if (c->bits == 64 && at < (int)c->count && known_deviation64(&c->insns[at].insn, &o->real, &o->ours))
+            return NULL;
         ignored |= c->dead[at];
     }
-    return flat_machine_compare(&o->real, &o->ours, native32_data(p->native), flat_machine_data(p->machine), ignored,
+    return flat_machine_compare(&o->real, &o->ours, native_data(p->native), flat_machine_data(p->machine), ignored,
                                 p->avx);
 }
 
@@ -76,13 +117,13 @@ static void run_both(struct pair *p, struct generator_case *c, struct outcome *o
     struct flat_machine *m = p->machine;
 
     o->differs = NULL;
-    if (!generator_assemble(c, native32_code(p->native)))
+    if (!generator_assemble(c, native_code(p->native)))
         return;
-    flat_machine_write_code(m, native32_code(p->native));
-    generator_fill_memory(c, native32_data(p->native));
-    memcpy(flat_machine_data(m), native32_data(p->native), DATA_BYTES);
+    flat_machine_write_code(m, native_code(p->native));
+    generator_fill_memory(c, native_data(p->native));
+    memcpy(flat_machine_data(m), native_data(p->native), DATA_BYTES);
     flat_machine_load(m, &c->state);
-    if (!native32_run(p->native, &c->state, &o->real))
+    if (!native_run(p->native, &c->state, &o->real))
         return; /* stray code was stopped: nothing to compare with */
     if (!flat_machine_run(m, &o->ours)) {
         o->differs = "the end of the run";
@@ -98,7 +139,7 @@ static void without(const struct generator_case *c, unsigned i, struct generator
     memmove(&shorter->insns[i], &c->insns[i + 1], (c->count - i - 1) * sizeof c->insns[0]);
     shorter->count--;
     for (unsigned k = 0; k < shorter->count; k++)
-        if (shorter->insns[k].branch && shorter->insns[k].target > i)
+        if (shorter->insns[k].target > i) /* only some kinds have one */
             shorter->insns[k].target--;
     for (unsigned k = 0; k < shorter->count; k++) /* no loops */
         if (shorter->insns[k].branch && shorter->insns[k].target <= k)
@@ -126,11 +167,11 @@ static void minimise(struct pair *p, struct generator_case *c, struct outcome *o
 
 static void print_memory_difference(struct pair *p)
 {
-    const uint8_t *a = native32_data(p->native), *b = flat_machine_data(p->machine);
+    const uint8_t *a = native_data(p->native), *b = flat_machine_data(p->machine);
     for (unsigned i = 0, shown = 0; i < DATA_BYTES && shown < 16; i++) {
         if (a[i] == b[i])
             continue;
-        printf("    [%08x] processor %02x, bt %02x\n", NATIVE32_DATA + i, a[i], b[i]);
+        printf("    [%08x] processor %02x, bt %02x\n", NATIVE_DATA + i, a[i], b[i]);
         shown++;
     }
 }
@@ -139,16 +180,16 @@ static void report(struct pair *p, struct generator_case *c, const char *first)
 {
     struct outcome o;
     minimise(p, c, &o);
-    printf("differential: %s differs (%s at first)\n", o.differs ? o.differs : "nothing", first);
+    printf("differential, %u bits: %s differs (%s at first)\n", c->bits, o.differs ? o.differs : "nothing", first);
     flat_machine_print_case(c);
-    struct native32_result start = {.state = c->state};
+    struct native_result start = {.state = c->state};
     flat_machine_print("start", &start, p->avx);
     flat_machine_print("processor", &o.real, p->avx);
     flat_machine_print("bt", &o.ours, p->avx);
     print_memory_difference(p);
 }
 
-static bool pair_open(struct pair *p)
+static bool pair_open(struct pair *p, unsigned bits)
 {
     /* The verifier ends the process at the first block it does not like: asked for, not by default. */
     const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL};
@@ -158,16 +199,16 @@ static bool pair_open(struct pair *p)
         test_skip(why);
         return false;
     }
-    p->native = native32_start(&why);
+    p->native = native_start(bits, &why);
     if (!p->native) {
         test_skip(why);
         return false;
     }
-    p->machine = flat_machine_create(&engine_bt, &options, &why);
+    p->machine = flat_machine_create(bits, &engine_bt, &options, &why);
     CU_ASSERT(p->machine != NULL);
     if (!p->machine) {
         printf("differential: %s\n", why);
-        native32_stop(p->native);
+        native_stop(p->native);
         return false;
     }
     p->avx = p->machine->model.xcr0_mask & 4;
@@ -180,7 +221,7 @@ static void compare_many(const struct generator_options *options, unsigned long 
     unsigned failures = 0;
     struct pair p;
 
-    if (!pair_open(&p))
+    if (!pair_open(&p, options->bits))
         return;
     for (unsigned long i = 0; i < n && failures < FAILURES_SHOWN; i++) {
         struct generator_case c;
@@ -194,18 +235,30 @@ static void compare_many(const struct generator_options *options, unsigned long 
     }
     CU_ASSERT(failures == 0);
     flat_machine_destroy(p.machine);
-    native32_stop(p.native);
+    native_stop(p.native);
 }
 
 static void single_instructions(void)
 {
-    compare_many(&(struct generator_options){.length = 1, .no_branches = true}, 3000);
+    compare_many(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true}, 3000);
 }
 
 static void sequences(void)
 {
-    compare_many(&(struct generator_options){.length = 12}, 2000);
+    compare_many(&(struct generator_options){.bits = 32, .length = 12}, 2000);
+}
+
+static void single_instructions64(void)
+{
+    compare_many(&(struct generator_options){.bits = 64, .length = 1, .no_branches = true}, 6000);
+}
+
+static void sequences64(void)
+{
+    compare_many(&(struct generator_options){.bits = 64, .length = 12}, 3000);
 }
 
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences})
+TEST_SUITE(differential64, {"single 64-bit instructions, translated and native", single_instructions64},
+           {"64-bit sequences with branches, translated and native", sequences64})

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE };
+enum { DATA_BYTES = NATIVE_DATA_PAGES * NATIVE_PAGE };
 
 static unsigned long setting(const char *name, unsigned long otherwise)
 {
@@ -17,20 +17,20 @@ static unsigned long setting(const char *name, unsigned long otherwise)
     return s && *s ? strtoul(s, NULL, 0) : otherwise;
 }
 
-static bool run_case(struct flat_machine *m, struct native32 *n, struct generator_case *c)
+static bool run_case(struct flat_machine *m, struct native *n, struct generator_case *c)
 {
-    struct native32_result real, ours;
+    struct native_result real, ours;
     bool avx = m->model.xcr0_mask & 4;
 
-    if (!generator_assemble(c, native32_code(n)))
+    if (!generator_assemble(c, native_code(n)))
         return true;
-    flat_machine_write_code(m, native32_code(n));
-    generator_fill_memory(c, native32_data(n));
-    memcpy(flat_machine_data(m), native32_data(n), DATA_BYTES);
+    flat_machine_write_code(m, native_code(n));
+    generator_fill_memory(c, native_data(n));
+    memcpy(flat_machine_data(m), native_data(n), DATA_BYTES);
     flat_machine_load(m, &c->state);
-    if (!native32_run(n, &c->state, &real) || !flat_machine_execute(m, c, &ours))
+    if (!native_run(n, &c->state, &real) || !flat_machine_execute(m, c, &ours))
         return false;
-    int at = generator_index(c, real.vector == VECTOR_BP ? real.state.eip - 1 : real.state.eip);
+    int at = generator_index(c, real.vector == VECTOR_BP ? real.state.rip - 1 : real.state.rip);
     uint32_t undefined = at < 0 ? FLAGS_ARITH : c->undefined[at];
     if (at >= 0 && generator_leaves_traces(c, (unsigned)at) && real.vector != VECTOR_BP)
         return true;
@@ -41,9 +41,9 @@ static bool run_case(struct flat_machine *m, struct native32 *n, struct generato
     }
     /* An operand that wraps at 4 GiB: some processors find the page before the limit. */
     if (real.vector == VECTOR_PF && real.cr2 >= 0xfffff000 && (ours.vector == VECTOR_GP || ours.vector == VECTOR_SS) &&
-        real.state.eip == ours.state.eip)
+        real.state.rip == ours.state.rip)
         return true;
-    const char *differs = flat_machine_compare(&real, &ours, native32_data(n), flat_machine_data(m), undefined, avx);
+    const char *differs = flat_machine_compare(&real, &ours, native_data(n), flat_machine_data(m), undefined, avx);
     if (!differs)
         return true;
     printf("execute: %s differs\n", differs);
@@ -51,8 +51,8 @@ static bool run_case(struct flat_machine *m, struct native32 *n, struct generato
     flat_machine_print("processor", &real, avx);
     flat_machine_print("cpu_execute", &ours, avx);
     for (unsigned i = 0, shown = 0; i < DATA_BYTES && shown < 16; i++)
-        if (native32_data(n)[i] != flat_machine_data(m)[i] && ++shown)
-            printf("    [%08x] processor %02x, cpu_execute %02x\n", NATIVE32_DATA + i, native32_data(n)[i],
+        if (native_data(n)[i] != flat_machine_data(m)[i] && ++shown)
+            printf("    [%08x] processor %02x, cpu_execute %02x\n", NATIVE_DATA + i, native_data(n)[i],
                    flat_machine_data(m)[i]);
     return false;
 }
@@ -61,13 +61,13 @@ static void run_many(const struct generator_options *options, unsigned long othe
 {
     unsigned long count = setting("RINGFOLD_DIFF_COUNT", otherwise), seed = setting("RINGFOLD_DIFF_SEED", 1);
     const char *why;
-    struct native32 *n = native32_start(&why);
+    struct native *n = native_start(32, &why);
 
     if (!n) {
         test_skip(why);
         return;
     }
-    struct flat_machine *m = flat_machine_create(NULL, NULL, &why);
+    struct flat_machine *m = flat_machine_create(32, NULL, NULL, &why);
     CU_ASSERT_FATAL(m != NULL);
     unsigned failures = 0;
     for (unsigned long i = 0; i < count && failures < 3; i++) {
@@ -78,12 +78,13 @@ static void run_many(const struct generator_options *options, unsigned long othe
     }
     CU_ASSERT(failures == 0);
     flat_machine_destroy(m);
-    native32_stop(n);
+    native_stop(n);
 }
 
 static void user_classes(void)
 {
-    run_many(&(struct generator_options){.length = 3,
+    run_many(&(struct generator_options){.bits = 32,
+                                         .length = 3,
                                          .classes = 1u << INSN_MOVE | 1u << INSN_STACK | 1u << INSN_STRING |
                                                     1u << INSN_JCC | 1u << INSN_JMP | 1u << INSN_CALL |
                                                     1u << INSN_SEGMENT | 1u << INSN_FLAGS},
@@ -92,7 +93,7 @@ static void user_classes(void)
 
 static void saved_state(void)
 {
-    run_many(&(struct generator_options){.length = 1, .no_branches = true, .state_only = true}, 400);
+    run_many(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true, .state_only = true}, 400);
 }
 
 static void append_insn(struct generator_case *c, const uint8_t *bytes, unsigned len)
@@ -112,21 +113,21 @@ static void xsave_and_back(void)
                                       {4, 0x0f, 0xae, 0x47, 64}, /* fxsave [edi+64] */
                                       {2, 0xd9, 0x36}};          /* fnstenv [esi] */
     const char *why;
-    struct native32 *n = native32_start(&why);
+    struct native *n = native_start(32, &why);
 
     if (!n) {
         test_skip(why);
         return;
     }
-    struct flat_machine *m = flat_machine_create(NULL, NULL, &why);
+    struct flat_machine *m = flat_machine_create(32, NULL, NULL, &why);
     CU_ASSERT_FATAL(m != NULL);
     for (unsigned i = 0; i < 64; i++) {
         struct generator_case c;
-        generator_make(&c, i, &(struct generator_options){.length = 0});
+        generator_make(&c, i, &(struct generator_options){.bits = 32, .length = 0});
         c.state.gpr[GPR_AX] = i & 7;
         c.state.gpr[GPR_DX] = 0;
-        c.state.gpr[GPR_DI] = NATIVE32_DATA + (i & 1 ? NATIVE32_PAGE - 64 : 128);
-        c.state.gpr[GPR_SI] = NATIVE32_DATA + 2 * NATIVE32_PAGE - 20;
+        c.state.gpr[GPR_DI] = NATIVE_DATA + (i & 1 ? NATIVE_PAGE - 64 : 128);
+        c.state.gpr[GPR_SI] = NATIVE_DATA + 2 * NATIVE_PAGE - 20;
         c.count = 0;
         for (unsigned k = 0; k < 6; k++) { /* mov dword [edi + ...], 0: a header to start with */
             const uint8_t clear[10] = {0xc7, 0x87, (uint8_t)(4 * k), 2};
@@ -142,7 +143,7 @@ static void xsave_and_back(void)
         CU_ASSERT(run_case(m, n, &c));
     }
     flat_machine_destroy(m);
-    native32_stop(n);
+    native_stop(n);
 }
 
 TEST_SUITE(execute, {"cpu_execute does what the processor does", user_classes},

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The 32-bit side of tests/native32.h. Freestanding: no libc, system calls by int 0x80. File 3 is the shared memfd
+/* The 32-bit side of tests/native.h. Freestanding: no libc, system calls by int 0x80. File 3 is the shared memfd
  * (mailbox, code, data one behind the other), 0 and 1 are the pipes: a byte in means run, a byte out means done. */
-#include "tests/native32.h"
+#define NATIVE_HELPER
+#include "tests/native.h"
 
 enum {
     SYS_EXIT = 1,
@@ -21,7 +22,7 @@ enum { ACTION_FLAGS = 0x4 /* SIGINFO */ | 0x08000000 /* ONSTACK */ | 0x40000000 
 struct sigcontext32 {
     uint32_t gs, fs, es, ds;
     uint32_t edi, esi, ebp, esp, ebx, edx, ecx, eax;
-    uint32_t trapno, err, eip, cs, flags, sp_at_signal, ss;
+    uint32_t trapno, err, rip, cs, flags, sp_at_signal, ss;
     uint32_t fpstate, oldmask, cr2;
 };
 struct ucontext32 {
@@ -31,7 +32,7 @@ struct ucontext32 {
 };
 enum { FPSTATE_LEGACY = 112 }; /* bytes of the old format in front of the FXSAVE image */
 
-#define mailbox ((volatile struct native32_mailbox *)NATIVE32_MAILBOX)
+#define mailbox ((volatile struct native_mailbox *)NATIVE_MAILBOX)
 
 static char signal_stack[32768] __attribute__((aligned(64)));
 char own_stack[16384] __attribute__((aligned(64)));
@@ -66,7 +67,7 @@ __attribute__((noreturn)) void _start(void);
 static void on_signal(int number, void *info __attribute__((unused)), struct ucontext32 *context)
 {
     const struct sigcontext32 *c = &context->mcontext;
-    volatile struct native32_result *out = &mailbox->out;
+    volatile struct native_result *out = &mailbox->out;
 
     out->signal = (uint32_t)number;
     out->vector = c->trapno;
@@ -80,35 +81,35 @@ static void on_signal(int number, void *info __attribute__((unused)), struct uco
     out->state.gpr[5] = c->ebp;
     out->state.gpr[6] = c->esi;
     out->state.gpr[7] = c->edi;
-    out->state.eip = c->eip;
-    out->state.eflags = c->flags;
+    out->state.rip = c->rip;
+    out->state.rflags = c->flags;
     copy(out->state.xsave, (const void *)(c->fpstate + FPSTATE_LEGACY),
-         mailbox->components & 4 ? NATIVE32_XSAVE_SIZE : 576);
+         mailbox->components & 4 ? NATIVE_XSAVE_SIZE : 576);
     helper_resume();
 }
 
 static void map(uint32_t at, unsigned pages, unsigned protection, unsigned file_page)
 {
-    if (system_call(SYS_MMAP2, (long)at, (long)pages * NATIVE32_PAGE, (long)protection, MAP_SHARED_FIXED_POPULATE, 3,
+    if (system_call(SYS_MMAP2, (long)at, (long)pages * NATIVE_PAGE, (long)protection, MAP_SHARED_FIXED_POPULATE, 3,
                     (long)file_page) != (long)at)
         leave(2);
 }
 
 static void map_all(void)
 {
-    static const uint8_t protection[NATIVE32_DATA_PAGES] = NATIVE32_DATA_PROTECTION;
+    static const uint8_t protection[NATIVE_DATA_PAGES] = NATIVE_DATA_PROTECTION;
     unsigned page = 0;
 
-    map(NATIVE32_MAILBOX, NATIVE32_MAILBOX_PAGES, PROT_READ_BIT | PROT_WRITE_BIT, page);
-    page += NATIVE32_MAILBOX_PAGES;
-    map(NATIVE32_CODE, NATIVE32_CODE_PAGES, PROT_READ_BIT | PROT_EXEC_BIT, page);
-    page += NATIVE32_CODE_PAGES;
-    for (unsigned i = 0; i < NATIVE32_DATA_PAGES; i++, page++) {
-        if (protection[i] == NATIVE32_NONE)
+    map(NATIVE_MAILBOX, NATIVE_MAILBOX_PAGES, PROT_READ_BIT | PROT_WRITE_BIT, page);
+    page += NATIVE_MAILBOX_PAGES;
+    map(NATIVE_CODE, NATIVE_CODE_PAGES, PROT_READ_BIT | PROT_EXEC_BIT, page);
+    page += NATIVE_CODE_PAGES;
+    for (unsigned i = 0; i < NATIVE_DATA_PAGES; i++, page++) {
+        if (protection[i] == NATIVE_NONE)
             continue;
-        map(NATIVE32_DATA + i * NATIVE32_PAGE, 1,
-            PROT_READ_BIT | (protection[i] == NATIVE32_WRITE ? PROT_WRITE_BIT : 0), page);
-        (void)*(volatile uint8_t *)(NATIVE32_DATA + i * NATIVE32_PAGE);
+        map(NATIVE_DATA + i * NATIVE_PAGE, 1, PROT_READ_BIT | (protection[i] == NATIVE_WRITE ? PROT_WRITE_BIT : 0),
+            page);
+        (void)*(volatile uint8_t *)(NATIVE_DATA + i * NATIVE_PAGE);
     }
 }
 
@@ -131,23 +132,23 @@ __attribute__((noreturn, naked)) void helper_enter(void)
     __asm__ volatile("mov %c[components], %%eax\n\t"
                      "xor %%edx, %%edx\n\t"
                      "xrstor %c[xsave]\n\t"
-                     "pushl %c[eflags]\n\t"
+                     "pushl %c[rflags]\n\t"
                      "popfl\n\t"
-                     "mov %c[gpr] + 4, %%ecx\n\t"
-                     "mov %c[gpr] + 8, %%edx\n\t"
-                     "mov %c[gpr] + 12, %%ebx\n\t"
-                     "mov %c[gpr] + 20, %%ebp\n\t"
-                     "mov %c[gpr] + 24, %%esi\n\t"
-                     "mov %c[gpr] + 28, %%edi\n\t"
-                     "mov %c[gpr] + 16, %%esp\n\t"
+                     "mov %c[gpr] + 8, %%ecx\n\t"
+                     "mov %c[gpr] + 16, %%edx\n\t"
+                     "mov %c[gpr] + 24, %%ebx\n\t"
+                     "mov %c[gpr] + 40, %%ebp\n\t"
+                     "mov %c[gpr] + 48, %%esi\n\t"
+                     "mov %c[gpr] + 56, %%edi\n\t"
+                     "mov %c[gpr] + 32, %%esp\n\t"
                      "mov %c[gpr] + 0, %%eax\n\t"
-                     "jmp *%c[eip]"
+                     "jmp *%c[rip]"
                      :
-                     : [components] "i"(NATIVE32_MAILBOX + __builtin_offsetof(struct native32_mailbox, components)),
-                       [xsave] "i"(NATIVE32_MAILBOX + __builtin_offsetof(struct native32_mailbox, in.xsave)),
-                       [gpr] "i"(NATIVE32_MAILBOX + __builtin_offsetof(struct native32_mailbox, in.gpr)),
-                       [eip] "i"(NATIVE32_MAILBOX + __builtin_offsetof(struct native32_mailbox, in.eip)),
-                       [eflags] "i"(NATIVE32_MAILBOX + __builtin_offsetof(struct native32_mailbox, in.eflags)));
+                     : [components] "i"(NATIVE_MAILBOX + __builtin_offsetof(struct native_mailbox, components)),
+                       [xsave] "i"(NATIVE_MAILBOX + __builtin_offsetof(struct native_mailbox, in.xsave)),
+                       [gpr] "i"(NATIVE_MAILBOX + __builtin_offsetof(struct native_mailbox, in.gpr)),
+                       [rip] "i"(NATIVE_MAILBOX + __builtin_offsetof(struct native_mailbox, in.rip)),
+                       [rflags] "i"(NATIVE_MAILBOX + __builtin_offsetof(struct native_mailbox, in.rflags)));
 }
 
 __attribute__((noreturn, used)) static void serve(void)

@@ -9,26 +9,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DATA_BYTES = NATIVE32_DATA_PAGES * NATIVE32_PAGE };
+enum { DATA_BYTES = NATIVE_DATA_PAGES * NATIVE_PAGE };
 
-static struct native32_state plain_state(void)
+static struct native_state plain_state(void)
 {
-    struct native32_state s = {.eip = NATIVE32_CODE, .eflags = EFLAGS_USER};
+    struct native_state s = {.rip = NATIVE_CODE, .rflags = EFLAGS_USER};
     static const uint8_t fcw[2] = {0x7f, 0x03}, mxcsr[4] = {0x80, 0x1f};
     memcpy(s.xsave, fcw, 2);
     memcpy(s.xsave + 24, mxcsr, 4);
     s.xsave[512] = 7;
-    s.gpr[GPR_SP] = NATIVE32_DATA + NATIVE32_PAGE;
+    s.gpr[GPR_SP] = NATIVE_DATA + NATIVE_PAGE;
     return s;
 }
 
-static struct native32_result run_bytes(struct native32 *n, const struct native32_state *s, const uint8_t *code,
-                                        size_t len)
+static struct native_result run_bytes(struct native *n, const struct native_state *s, const uint8_t *code, size_t len)
 {
-    struct native32_result r = {0};
-    memset(native32_code(n), 0xcc, NATIVE32_PAGE);
-    memcpy(native32_code(n), code, len);
-    CU_ASSERT(native32_run(n, s, &r));
+    struct native_result r = {0};
+    memset(native_code(n), 0xcc, NATIVE_PAGE);
+    memcpy(native_code(n), code, len);
+    CU_ASSERT(native_run(n, s, &r));
     return r;
 }
 
@@ -42,10 +41,10 @@ static void known_results(void)
     static const uint8_t fpu[] = {0xd9, 0xe8, 0xd8, 0xc0};           /* fld1; fadd st0, st0 */
     static const uint8_t forever[] = {0xeb, 0xfe};                   /* jmp . */
     static const uint8_t escape[] = {0xb8, 20, 0, 0, 0, 0xcd, 0x80}; /* getpid: not allowed there */
-    struct native32_state s = plain_state();
-    struct native32_result r;
+    struct native_state s = plain_state();
+    struct native_result r;
     const char *why;
-    struct native32 *n = native32_start(&why);
+    struct native *n = native_start(32, &why);
 
     if (!n) {
         test_skip(why);
@@ -54,28 +53,28 @@ static void known_results(void)
     s.gpr[GPR_AX] = 0x7fffffff;
     s.gpr[GPR_BX] = 1;
     r = run_bytes(n, &s, add, sizeof add);
-    CU_ASSERT(r.vector == 3 && r.state.gpr[GPR_AX] == 0x80000000 && r.state.eip == NATIVE32_CODE + 3);
-    CU_ASSERT((r.state.eflags & FLAGS_ARITH) == (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF));
-    s.gpr[GPR_CX] = NATIVE32_DATA + 4 * NATIVE32_PAGE;
+    CU_ASSERT(r.vector == 3 && r.state.gpr[GPR_AX] == 0x80000000 && r.state.rip == NATIVE_CODE + 3);
+    CU_ASSERT((r.state.rflags & FLAGS_ARITH) == (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF));
+    s.gpr[GPR_CX] = NATIVE_DATA + 4 * NATIVE_PAGE;
     r = run_bytes(n, &s, load, sizeof load);
-    CU_ASSERT(r.vector == 14 && r.cr2 == s.gpr[GPR_CX] && r.error == 4 && r.state.eip == NATIVE32_CODE);
-    s.gpr[GPR_CX] = NATIVE32_DATA + 3 * NATIVE32_PAGE;
+    CU_ASSERT(r.vector == 14 && r.cr2 == s.gpr[GPR_CX] && r.error == 4 && r.state.rip == NATIVE_CODE);
+    s.gpr[GPR_CX] = NATIVE_DATA + 3 * NATIVE_PAGE;
     r = run_bytes(n, &s, store, sizeof store);
     CU_ASSERT(r.vector == 14 && r.cr2 == s.gpr[GPR_CX] && r.error == 7);
     s.gpr[GPR_CX] = 0;
     r = run_bytes(n, &s, divide, sizeof divide);
-    CU_ASSERT(r.vector == 0 && r.state.eip == NATIVE32_CODE);
+    CU_ASSERT(r.vector == 0 && r.state.rip == NATIVE_CODE);
     r = run_bytes(n, &s, undefined, sizeof undefined);
     CU_ASSERT(r.vector == 6);
     r = run_bytes(n, &s, fpu, sizeof fpu);
     CU_ASSERT(r.vector == 3 && r.state.xsave[4] == 0x80 && r.state.xsave[32 + 9] == 0x40 && r.state.xsave[32 + 8] == 0);
-    memcpy(native32_code(n), escape, sizeof escape);
-    CU_ASSERT(!native32_run(n, &s, &r)); /* killed, and started again */
-    memcpy(native32_code(n), forever, sizeof forever);
-    CU_ASSERT(!native32_run(n, &s, &r));
+    memcpy(native_code(n), escape, sizeof escape);
+    CU_ASSERT(!native_run(n, &s, &r)); /* killed, and started again */
+    memcpy(native_code(n), forever, sizeof forever);
+    CU_ASSERT(!native_run(n, &s, &r));
     r = run_bytes(n, &s, fpu, sizeof fpu);
     CU_ASSERT(r.vector == 3);
-    native32_stop(n);
+    native_stop(n);
 }
 
 /* ---- the decoder's claims ---- */
@@ -92,21 +91,20 @@ static bool fold(struct generator_case *c)
     return true;
 }
 
-static bool run_from(struct native32 *n, const struct generator_case *c, const struct native32_state *s,
-                     struct native32_result *out, uint8_t *data)
+static bool run_from(struct native *n, const struct generator_case *c, const struct native_state *s,
+                     struct native_result *out, uint8_t *data)
 {
-    generator_fill_memory(c, native32_data(n));
-    if (!native32_run(n, s, out))
+    generator_fill_memory(c, native_data(n));
+    if (!native_run(n, s, out))
         return false;
-    memcpy(data, native32_data(n), DATA_BYTES);
+    memcpy(data, native_data(n), DATA_BYTES);
     return true;
 }
 
 /* What must be equal although the inputs differ: everything but preserved registers and flags. */
-static const char *same_outputs(const struct insn *insn, const struct native32_result *a,
-                                const struct native32_result *b)
+static const char *same_outputs(const struct insn *insn, const struct native_result *a, const struct native_result *b)
 {
-    struct native32_result x = *a, y = *b;
+    struct native_result x = *a, y = *b;
     for (unsigned i = 0; i < 8; i++)
         if (!(insn->gpr_write >> i & 1))
             x.state.gpr[i] = y.state.gpr[i] = 0;
@@ -115,24 +113,24 @@ static const char *same_outputs(const struct insn *insn, const struct native32_r
     return flat_machine_compare(&x, &y, none, none, ignored, true);
 }
 
-static const char *check_claims(struct native32 *n, struct generator_case *c, uint64_t *random)
+static const char *check_claims(struct native *n, struct generator_case *c, uint64_t *random)
 {
     static uint8_t data[3][DATA_BYTES];
     const struct insn *insn = &c->insns[0].insn;
-    struct native32_state other;
-    struct native32_result base, r;
+    struct native_state other;
+    struct native_result base, r;
     uint32_t may = (uint32_t)(insn->flags_written | insn->flags_maybe), untouched = FLAGS_ARITH & ~may;
     uint32_t unread = FLAGS_ARITH & ~(uint32_t)insn->flags_read;
 
     if (!run_from(n, c, &c->state, &base, data[0]))
         return "no result";
-    if ((base.state.eflags ^ c->state.eflags) & untouched)
+    if ((base.state.rflags ^ c->state.rflags) & untouched)
         return "flags change that are said not to be written";
     for (unsigned i = 0; i < 8; i++)
         if (!(insn->gpr_write >> i & 1) && base.state.gpr[i] != c->state.gpr[i])
             return "a register changes that is said not to be written";
     other = c->state;
-    other.eflags ^= unread;
+    other.rflags ^= unread;
     if (!run_from(n, c, &other, &r, data[1]))
         return "no result";
     const char *differs = base.vector == 3 ? same_outputs(insn, &base, &r) : NULL;
@@ -152,11 +150,13 @@ static const char *check_claims(struct native32 *n, struct generator_case *c, ui
 
 static void decoder_claims(void)
 {
-    const struct generator_options options = {
-        .length = 1, .classes = 1u << INSN_GENERIC | 1u << INSN_MOVE | 1u << INSN_STRING, .no_branches = true};
+    const struct generator_options options = {.bits = 32,
+                                              .length = 1,
+                                              .classes = 1u << INSN_GENERIC | 1u << INSN_MOVE | 1u << INSN_STRING,
+                                              .no_branches = true};
     const char *count = getenv("RINGFOLD_DIFF_COUNT"), *seed = getenv("RINGFOLD_DIFF_SEED"), *why;
     unsigned long cases = count ? strtoul(count, NULL, 0) : 1500, first = seed ? strtoul(seed, NULL, 0) : 1;
-    struct native32 *n = native32_start(&why);
+    struct native *n = native_start(32, &why);
     uint64_t random = first;
     unsigned failures = 0;
 
@@ -167,7 +167,7 @@ static void decoder_claims(void)
     for (unsigned long i = 0; i < cases && failures < 10; i++) {
         struct generator_case c;
         generator_make(&c, first + i, &options);
-        if (!fold(&c) || !generator_assemble(&c, native32_code(n)))
+        if (!fold(&c) || !generator_assemble(&c, native_code(n)))
             continue;
         const char *wrong = check_claims(n, &c, &random);
         if (!wrong)
@@ -179,8 +179,8 @@ static void decoder_claims(void)
         failures++;
     }
     CU_ASSERT(failures == 0);
-    native32_stop(n);
+    native_stop(n);
 }
 
-TEST_SUITE(native32, {"known results, faults, and a helper that is lost", known_results},
+TEST_SUITE(native, {"known results, faults, and a helper that is lost", known_results},
            {"the decoder's register and flag masks hold on the processor", decoder_claims})

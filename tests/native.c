@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "tests/native32.h"
+#include "tests/native.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,41 +14,42 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAGES = NATIVE32_MAILBOX_PAGES + NATIVE32_CODE_PAGES + NATIVE32_DATA_PAGES, TIMEOUT_MS = 2000 };
+enum { PAGES = NATIVE_MAILBOX_PAGES + NATIVE_CODE_PAGES + NATIVE_DATA_PAGES, TIMEOUT_MS = 2000 };
 
-_Static_assert(sizeof(struct native32_mailbox) <= NATIVE32_MAILBOX_PAGES * NATIVE32_PAGE, "mailbox too small");
+_Static_assert(sizeof(struct native_mailbox) <= NATIVE_MAILBOX_PAGES * NATIVE_PAGE, "mailbox too small");
 
-struct native32 {
+struct native {
+    unsigned bits;
     int memfd;
     uint8_t *pages;
     pid_t pid;
     int to, from; /* pipe ends */
 };
 
-uint8_t *native32_code(struct native32 *n)
+uint8_t *native_code(struct native *n)
 {
-    return n->pages + NATIVE32_MAILBOX_PAGES * NATIVE32_PAGE;
+    return n->pages + NATIVE_MAILBOX_PAGES * NATIVE_PAGE;
 }
 
-uint8_t *native32_data(struct native32 *n)
+uint8_t *native_data(struct native *n)
 {
-    return n->pages + (NATIVE32_MAILBOX_PAGES + NATIVE32_CODE_PAGES) * NATIVE32_PAGE;
+    return n->pages + (NATIVE_MAILBOX_PAGES + NATIVE_CODE_PAGES) * NATIVE_PAGE;
 }
 
-static bool helper_path(char *path, size_t len)
+static bool helper_path(unsigned bits, char *path, size_t len)
 {
     ssize_t n = readlink("/proc/self/exe", path, len - 1);
     if (n < 0)
         return false;
     path[n] = 0;
     char *slash = strrchr(path, '/');
-    if (!slash || (size_t)(slash - path) + sizeof "/native32_helper" > len)
+    if (!slash || (size_t)(slash - path) + sizeof "/native_helper32" > len)
         return false;
-    strcpy(slash, "/native32_helper");
+    strcpy(slash, bits == 64 ? "/native_helper64" : "/native_helper32");
     return access(path, X_OK) == 0;
 }
 
-static void helper_exec(struct native32 *n, const char *path, int in, int out)
+static void helper_exec(struct native *n, const char *path, int in, int out)
 {
     /* Keep clear of 0, 1 and 3 before they are given their meaning. */
     int memfd = fcntl(n->memfd, F_DUPFD, 10), from = fcntl(in, F_DUPFD, 10), to = fcntl(out, F_DUPFD, 10);
@@ -61,7 +62,7 @@ static void helper_exec(struct native32 *n, const char *path, int in, int out)
 }
 
 /* One byte from the helper, or a timeout, or its death. */
-static bool wait_done(struct native32 *n)
+static bool wait_done(struct native *n)
 {
     struct pollfd p = {.fd = n->from, .events = POLLIN};
     char byte;
@@ -72,13 +73,13 @@ static bool wait_done(struct native32 *n)
     return r == 1 && read(n->from, &byte, 1) == 1;
 }
 
-static bool helper_start(struct native32 *n, const char **why)
+static bool helper_start(struct native *n, const char **why)
 {
     char path[PATH_MAX];
     int in[2], out[2];
 
-    if (!helper_path(path, sizeof path)) {
-        *why = "native32_helper is not beside the test program";
+    if (!helper_path(n->bits, path, sizeof path)) {
+        *why = "the native helper is not beside the test program";
         return false;
     }
     if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)) {
@@ -93,13 +94,13 @@ static bool helper_start(struct native32 *n, const char **why)
     n->to = in[1];
     n->from = out[0];
     if (n->pid < 0 || !wait_done(n)) {
-        *why = "the host runs no 32-bit programs";
+        *why = n->bits == 64 ? "the host lets no program set its FS base" : "the host runs no 32-bit programs";
         return false;
     }
     return true;
 }
 
-static void helper_stop(struct native32 *n)
+static void helper_stop(struct native *n)
 {
     if (n->pid > 0) {
         kill(n->pid, SIGKILL);
@@ -120,44 +121,45 @@ static uint32_t host_components(void)
     return low & 7;
 }
 
-struct native32 *native32_start(const char **why)
+struct native *native_start(unsigned bits, const char **why)
 {
-    struct native32 *n = calloc(1, sizeof *n);
-    size_t size = (size_t)PAGES * NATIVE32_PAGE;
+    struct native *n = calloc(1, sizeof *n);
+    size_t size = (size_t)PAGES * NATIVE_PAGE;
     uint32_t components = host_components();
 
     *why = "no memory";
     if (!n)
         return NULL;
+    n->bits = bits;
     *why = "the host has no XSAVE";
-    n->memfd = memfd_create("native32", 0);
+    n->memfd = memfd_create("native", 0);
     n->pages = n->memfd < 0 || ftruncate(n->memfd, (off_t)size)
                    ? MAP_FAILED
                    : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, n->memfd, 0);
     if (!components || n->pages == MAP_FAILED || !helper_start(n, why)) {
-        native32_stop(n);
+        native_stop(n);
         return NULL;
     }
-    ((struct native32_mailbox *)n->pages)->components = components;
+    ((struct native_mailbox *)n->pages)->components = components;
     signal(SIGPIPE, SIG_IGN);
     return n;
 }
 
-void native32_stop(struct native32 *n)
+void native_stop(struct native *n)
 {
     if (!n)
         return;
     if (n->pid)
         helper_stop(n);
     if (n->pages != MAP_FAILED)
-        munmap(n->pages, (size_t)PAGES * NATIVE32_PAGE);
+        munmap(n->pages, (size_t)PAGES * NATIVE_PAGE);
     close(n->memfd);
     free(n);
 }
 
-bool native32_run(struct native32 *n, const struct native32_state *in, struct native32_result *out)
+bool native_run(struct native *n, const struct native_state *in, struct native_result *out)
 {
-    struct native32_mailbox *mailbox = (struct native32_mailbox *)n->pages;
+    struct native_mailbox *mailbox = (struct native_mailbox *)n->pages;
     const char *why;
     char byte = 0;
 
@@ -168,6 +170,6 @@ bool native32_run(struct native32 *n, const struct native32_state *in, struct na
     }
     helper_stop(n);
     if (!helper_start(n, &why))
-        fprintf(stderr, "native32: %s\n", why);
+        fprintf(stderr, "native: %s\n", why);
     return false;
 }
