@@ -63,7 +63,7 @@ static bool guest_fault(ucontext_t *uc)
     v->cpu.rip = b->eip + r->guest_offset;
     v->stats.host_signals++;
     if (vector == VECTOR_GP)
-        cpu_raise_fault_error(&v->cpu, VECTOR_GP, 0);
+        cpu_raise_fault_error(&v->cpu, r->stack_operand ? VECTOR_SS : VECTOR_GP, 0);
     else
         cpu_raise_fault(&v->cpu, (unsigned)vector);
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);

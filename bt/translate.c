@@ -181,6 +181,9 @@ void builder_record(struct builder *b)
     r->host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry);
     r->guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
     r->flags_saved = !b->eflags_valid && b->image_valid;
+    /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
+    r->stack_operand = b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
+                       !b->in->mem.aligned && !b->in->vector;
     b->block->record_count++;
 }
 

@@ -137,18 +137,35 @@ static void jump_to_map_entry(struct builder *b, uintptr_t miss)
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
-/* To the guest address in r10, 64-bit code. */
+static void cold_in_c(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[0]);
+    callout_emit(b, BT_SITE_ENDS_BLOCK);
+}
+
+/* 64-bit code: a target that is not canonical faults at the branch, which C then carries out as a whole; nothing has
+ * changed yet. r11 is lost, the flags go to r13. */
+static void check_target(struct builder *b, unsigned target)
+{
+    struct assembler *a = &b->a;
+    if (!b->wide)
+        return;
+    exit_save_flags(b);
+    struct cold *c = builder_cold(b, cold_in_c);
+    asm_op(a, OP_MOV | OP_W, R11, rm_reg(target), 0); /* bits 47-63 all alike? */
+    asm_op(a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
+    asm_byte(a, 47);
+    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(R11), 1);
+    asm_group1_imm(a, true, GROUP1_CMP, rm_reg(R11), 1);
+    c->from[0] = asm_jcc32(a, CC_A, 0);
+}
+
+/* To the guest address in r10, which is canonical, 64-bit code. */
 static void exit_indirect_wide(struct builder *b)
 {
     struct assembler *a = &b->a;
     uintptr_t miss = b->glue->miss - BT_ENTRY_SAVED;
     exit_save_flags(b);
-    asm_op(a, OP_MOV | OP_W, R11, rm_reg(R10), 0); /* canonical: bits 47-63 all alike */
-    asm_op(a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
-    asm_byte(a, 47);
-    asm_group1_imm(a, true, GROUP1_ADD, rm_reg(R11), 1);
-    asm_group1_imm(a, true, GROUP1_CMP, rm_reg(R11), 1);
-    asm_jcc32(a, CC_A, miss);
     asm_bextr(a, R11, R10, R15);
     asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->exec), 0);
     asm_op(a, OP_MOV, R11, rm_sib(R12, R11, 4, 0), 0);
@@ -492,17 +509,20 @@ void translate_control(struct builder *b)
         break;
     case INSN_JMP_IND:
         load_target(b);
+        check_target(b, R12);
         asm_op(&b->a, OP_MOV | wide_op(b), R10, rm_reg(R12), 0);
         exit_indirect(b);
         break;
     case INSN_CALL_IND:
         load_target(b);
+        check_target(b, R12);
         push_return(b);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->scratch[1]), 0);
         exit_indirect(b);
         break;
     default: /* INSN_RET */
         stack_access(b, 0, in->opsize, false, op_load_r10);
+        check_target(b, R10);
         stack_adjust(b, in->opsize + (int)(in->imm & 0xffff));
         exit_indirect(b);
         break;

@@ -269,9 +269,12 @@ static void emit_reencoded(struct builder *b, struct rm rm)
     else
         emit_legacy(b, rm, f);
     stand_in_store(b, &in->vvvv, f.vvvv);
+    if (in->mnemonic == ZYDIS_MNEMONIC_XADD) /* one register twice: the sum wins */
+        stand_in_store(b, &in->reg, f.reg);
     stand_in_store(b, &in->rm, f.rm_register);
     stand_in_store(b, &in->opreg, f.opreg);
-    stand_in_store(b, &in->reg, f.reg); /* last: MULX with one register twice keeps the high half */
+    if (in->mnemonic != ZYDIS_MNEMONIC_XADD) /* last: MULX with one register twice keeps the high half */
+        stand_in_store(b, &in->reg, f.reg);
     if (conflict && high_operand(in)->write) {
         asm_rorx(&b->a, true, high, high, 8);
         asm_op(&b->a, OP_MOV8 | OP_BYTE_REG, high, rm_reg(TEMP_HIGH), 0);
