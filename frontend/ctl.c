@@ -36,6 +36,7 @@ static const char help[] =
     "  eject DRIVE                  cdrom0, floppy0, ...\n"
     "  blockdev-change-medium DRIVE FILE\n"
     "  x-stats                      the engine's counters\n"
+    "  x-engine bt|kvm              another engine runs the machine from here on\n"
     "  query-version, query-commands\n"
     "\n"
     "Further arguments are NAME=VALUE (VALUE: JSON, or a word). A COMMAND that begins with { is sent as it is.\n"
@@ -51,6 +52,7 @@ static const struct {
     {"send-key", {"keys", NULL}},
     {"input-send-event", {"events", NULL}},
     {"eject", {"device", NULL}},
+    {"x-engine", {"name", NULL}},
     {"blockdev-change-medium", {"device", "filename"}},
 };
 

@@ -25,6 +25,8 @@ void doctor_check_kvm(void)
         doctor_line(p->software ? MARK_NOTE : MARK_OK, "speed",
                     "%.2f ns for an instruction in real mode, %.2f in protected mode%s", p->real_ns, p->protected_ns,
                     p->software ? ": a software KVM, not the processor's" : "");
+        doctor_line(p->exact_windows ? MARK_OK : MARK_NOTE, "interrupt windows", "%s",
+                    p->exact_windows ? "exact" : "missed when short: the guest is stepped to them");
         doctor_line(MARK_OK, "the probe", "took %.1f ms", p->milliseconds);
     }
     bool suffices = kvm_probe_suffices(p, false, why, sizeof why);

@@ -9,6 +9,8 @@
  * cannot be had. */
 const struct engine *engines_choose(enum engine_choice choice, bool long_mode, char *note, size_t note_len, char *err,
                                     size_t err_len);
+/* Is this engine known not to carry the mode the guest is in? Then true with one line in err. */
+bool engines_refuse_now(const struct engine *engine, const struct cpu *cpu, char *err, size_t err_len);
 /* By name, NULL: there is none. */
 const struct engine *engines_find(const char *name);
 

@@ -32,6 +32,8 @@ struct qmp_target {
     const struct display_source *(*display)(void *opaque); /* NULL: none */
     cJSON *(*stats)(void *opaque); /* an object to be freed by the caller, NULL: out of memory */
     int (*change_medium)(void *opaque, const struct qmp_medium *medium, char *err, size_t err_len);
+    /* Another engine, by name. NULL: cannot be changed. */
+    int (*set_engine)(void *opaque, const char *name, char *err, size_t err_len);
     void *opaque;
 };
 

@@ -352,6 +352,16 @@ static enum qmp_outcome change_medium(struct qmp_call *call)
     return change(call, &medium);
 }
 
+static enum qmp_outcome engine(struct qmp_call *call)
+{
+    const char *name = string_argument(call, "name", true);
+    if (!name)
+        return QMP_FAILED;
+    if (!call->target->set_engine)
+        return fail(call, "the engine cannot be changed");
+    return call->target->set_engine(call->target->opaque, name, call->error, sizeof call->error) ? QMP_FAILED : QMP_DONE;
+}
+
 /* ---- the table ---- */
 
 static enum qmp_outcome query_commands(struct qmp_call *call);
@@ -376,6 +386,7 @@ static const struct command {
     {"blockdev-change-medium", change_medium, "device id filename format read-only-mode force "},
     {"x-screen-text", screen_text, ""},
     {"x-stats", stats, ""},
+    {"x-engine", engine, "name "},
     {"x-type", type_text, "text "},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

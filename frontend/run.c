@@ -141,6 +141,19 @@ static int target_change_medium(void *opaque, const struct qmp_medium *medium, c
                                  medium->options, err, err_len);
 }
 
+static int target_set_engine(void *opaque, const char *name, char *err, size_t err_len)
+{
+    const struct engine *engine = engines_find(name);
+    struct machine *m = machine_of(opaque);
+    if (!engine) {
+        snprintf(err, err_len, "%.40s: no such engine; there are bt and kvm", name);
+        return -1;
+    }
+    if (engines_refuse_now(engine, machine_cpu(m, 0), err, err_len))
+        return -1;
+    return machine_set_engine(m, engine, err, err_len);
+}
+
 /* One CPU's counters as an object. */
 static cJSON *cpu_stats(struct machine *m, unsigned n)
 {
@@ -184,6 +197,7 @@ static const struct qmp_target target = {
     .display = target_display,
     .stats = target_stats,
     .change_medium = target_change_medium,
+    .set_engine = target_set_engine,
 };
 
 /* ---- set-up ---- */

@@ -25,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KICK_SIGNAL (SIGRTMIN + 1)
@@ -211,6 +212,8 @@ static void vcpu_destroy(struct cpu *cpu)
     struct kvm_vcpu *v = kvm_vcpu_of(cpu);
     if (v->vm)
         kvm_memory_forget(&v->vm->memory, v);
+    if (v->has_slice_timer)
+        timer_delete(v->slice_timer);
     if (v->run)
         munmap(v->run, v->run_size);
     if (v->fd >= 0)
@@ -263,6 +266,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     v->cpu.engine = v;
     if (kvm_state_init(v, err, err_len))
         goto fail;
+    v->inexact_windows = !kvm_probe()->exact_windows;
     kvm_memory_notify(&v->vm->memory, v);
     return &v->cpu;
 fail:
@@ -335,6 +339,54 @@ static void give_task_priority(struct kvm_vcpu *v)
     }
 }
 
+/* ---- windows that a software KVM misses ----
+ *
+ * Such a KVM looks for interrupts only now and then, and may miss a window of a few instructions ("sti; nop; cli" in a
+ * loop, as firmware waits) for seconds. While an interrupt waits there, the guest runs freely for a slice of time, then by
+ * single steps for a burst, then freely again: a window in a short loop is found by the first burst, and a long stretch
+ * with interrupts off is not slowed down much. */
+
+enum { SLICE_NS = 1000000, BURST_STEPS = 64 };
+
+static int set_stepping(struct kvm_vcpu *v, bool on)
+{
+    struct kvm_guest_debug debug = {.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0};
+    if (v->stepping == on)
+        return 0;
+    v->stepping = on;
+    v->steps_left = BURST_STEPS;
+    return ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug) ? -errno : 0;
+}
+
+/* A periodic signal to this thread, so that one which comes just before KVM_RUN is followed by another. */
+static int set_slice_timer(struct kvm_vcpu *v, bool on)
+{
+    struct itimerspec t = {.it_value.tv_nsec = on ? SLICE_NS : 0, .it_interval.tv_nsec = on ? SLICE_NS : 0};
+    if (!v->has_slice_timer) {
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL};
+        event._sigev_un._tid = v->thread_id;
+        if (timer_create(CLOCK_MONOTONIC, &event, &v->slice_timer))
+            return -errno;
+        v->has_slice_timer = true;
+    }
+    v->slice_running = on;
+    v->slice_over = false;
+    return timer_settime(v->slice_timer, 0, &t, NULL) ? -errno : 0;
+}
+
+static int look_for_window(struct kvm_vcpu *v)
+{
+    bool waiting = v->run->request_interrupt_window;
+    int r = 0;
+    if (!v->inexact_windows)
+        return 0;
+    bool step = waiting && (v->stepping ? v->steps_left > 0 : v->slice_over);
+    bool slice = waiting && !step;
+    if (slice != v->slice_running)
+        r = set_slice_timer(v, slice);
+    return r ? r : set_stepping(v, step);
+}
+
 /* 0: an exit is there; 1: none, look at the events; negative: failed. */
 static int enter(struct kvm_vcpu *v, bool only_finish)
 {
@@ -356,6 +408,7 @@ static int enter(struct kvm_vcpu *v, bool only_finish)
     if (!r)
         return 0;
     v->stats.kicks++;
+    v->slice_over = v->slice_running;
     return error == EINTR || error == EAGAIN ? 1 : -error;
 }
 
@@ -382,7 +435,10 @@ static enum outcome serve(struct kvm_vcpu *v)
         return GO_ON;
     case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR: /* give_task_priority has told the board */
+        return GO_ON;
     case KVM_EXIT_DEBUG:
+        v->stats.steps++;
+        v->steps_left -= v->steps_left > 0;
         return GO_ON;
     case KVM_EXIT_HLT:
         v->stats.halts++;
@@ -397,6 +453,10 @@ static enum outcome serve(struct kvm_vcpu *v)
 /* Completes an access under way and brings the whole state into the struct. */
 static int leave(struct kvm_vcpu *v, const char **step)
 {
+    int stop = v->slice_running ? set_slice_timer(v, false) : 0;
+    *step = "stopping the window search";
+    if (stop || (stop = set_stepping(v, false)))
+        return stop;
     if (!v->loaded)
         return 0;
     while (v->unfinished) {
@@ -471,7 +531,8 @@ static int prepare(struct kvm_vcpu *v, const char **step)
         v->run->ready_for_interrupt_injection = (cpu->rflags & FLAG_IF) && !cpu->interrupt_shadow;
     }
     *step = "handing an interrupt over";
-    return inject(v);
+    int r = inject(v);
+    return r ? r : look_for_window(v);
 }
 
 static enum engine_exit run(struct cpu *cpu)
@@ -504,6 +565,7 @@ static enum engine_exit run(struct cpu *cpu)
             if ((r = kvm_state_store_core(v, &step)))
                 return fail(v, step, r);
             cpu->halted = true;
+            cpu->interrupt_shadow = false; /* that of an STI before it ended with HLT */
         } else if (outcome != GO_ON) {
             return end(v, outcome);
         }
@@ -520,6 +582,7 @@ static void stats(const struct cpu *cpu, FILE *out)
     STAT("exits_mmio", v->stats.mmio);
     STAT("exits_halt", v->stats.halts);
     STAT("exits_interrupt_window", v->stats.windows);
+    STAT("single_steps", v->stats.steps);
     STAT("exits_msr", v->stats.msr_exits);
     STAT("interrupts", v->stats.interrupts);
     STAT("nmis", v->stats.nmis);

@@ -7,6 +7,7 @@
 
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <time.h>
 
 /* ---- kvm_memory.c ---- */
 
@@ -70,12 +71,17 @@ struct kvm_vcpu {
     bool loaded;             /* KVM holds the newest state; else struct cpu does */
     bool unfinished;         /* an exit's result waits for the next KVM_RUN */
     bool queued_interrupt;   /* handed to KVM since its last exit */
+    /* Interrupt windows of a KVM that misses short ones: kvm.c */
+    bool inexact_windows, stepping, has_slice_timer, slice_running, slice_over;
+    unsigned steps_left;
+    timer_t slice_timer;
     bool has_tsc_offset;
     uint32_t msrs[KVM_STATE_MSRS]; /* the ones of struct cpu that this KVM knows */
     unsigned msr_count;
     struct kvm_vcpu *next; /* in kvm_memory.vcpus */
     struct {
-        uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores;
+        uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores,
+            steps;
     } stats;
 };
 

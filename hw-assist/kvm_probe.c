@@ -371,11 +371,28 @@ static double measure(struct guest *g, timer_t timer, enum kvm_mode mode)
     return best;
 }
 
+/* Interrupts are let in for two instructions of each pass: does KVM stop in the first? */
+static bool try_window(struct guest *g, timer_t timer)
+{
+    static const uint8_t code[] = {0xfb, 0x90, 0x90, 0xfa, 0x66, 0x49, 0x75, 0xf8, 0xf4};
+    struct kvm_regs regs;
+    if (!vcpu_open(g) || !set_up(g, KVM_MODE_REAL, 64))
+        return false;
+    memcpy(g->memory + CODE_AT, code, sizeof code);
+    g->run->request_interrupt_window = 1;
+    limit_set(timer, LIMIT_MS);
+    int r = ioctl(g->vcpu, KVM_RUN, 0);
+    limit_set(timer, 0);
+    return !r && g->run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN && !ioctl(g->vcpu, KVM_GET_REGS, &regs) &&
+           regs.rcx == 64;
+}
+
 static void try_all(struct guest *g, timer_t timer)
 {
     double ns;
     for (enum kvm_mode mode = 0; mode < KVM_MODE_COUNT; mode++)
         result.works[mode] = try_mode(g, timer, mode, 1, &ns);
+    result.exact_windows = try_window(g, timer);
     result.real_ns = measure(g, timer, KVM_MODE_REAL);
     result.protected_ns = measure(g, timer, KVM_MODE_FLAT32);
     result.software = result.real_ns > SOFTWARE_NS || result.protected_ns > SOFTWARE_NS;

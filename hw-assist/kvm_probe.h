@@ -25,6 +25,7 @@ struct kvm_probe {
     bool works[KVM_MODE_COUNT];
     char why[KVM_MODE_COUNT][KVM_PROBE_TEXT]; /* what happened instead */
     bool software;                     /* real mode as slow as only an interpreter is */
+    bool exact_windows; /* an interrupt window of two instructions is noticed */
     double real_ns, protected_ns;      /* for one instruction of a loop; 0: not measured */
     double milliseconds;               /* that the probe took */
 };

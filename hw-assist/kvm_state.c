@@ -75,6 +75,13 @@ static int store_regs(struct kvm_vcpu *v)
     return 0;
 }
 
+/* KVM shows the APIC in CPUID when the base register enables one. */
+static uint64_t apic_base(const struct cpu *cpu)
+{
+    static const uint64_t enable = 1u << 11;
+    return cpu->model->apic ? cpu->msr.apic_base : cpu->msr.apic_base & ~enable;
+}
+
 static int load_sregs(struct kvm_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
@@ -94,11 +101,11 @@ static int load_sregs(struct kvm_vcpu *v)
                           .cr4 = cpu->mmu.cr4,
                           .cr8 = cpu->cr8,
                           .efer = cpu->mmu.efer,
-                          .apic_base = cpu->msr.apic_base};
+                          .apic_base = apic_base(cpu)};
     /* KVM takes the CPL from SS.DPL. */
     s.ss.dpl = cpu->cpl;
     v->run->cr8 = cpu->cr8;
-    v->run->apic_base = cpu->msr.apic_base;
+    v->run->apic_base = s.apic_base;
     return ioctl(v->fd, KVM_SET_SREGS, &s);
 }
 
@@ -120,7 +127,8 @@ static int store_sregs(struct kvm_vcpu *v)
     cpu->idtr = (struct table_register){.base = s.idt.base, .limit = s.idt.limit};
     cpu->cr2 = s.cr2;
     cpu->cr8 = (uint8_t)s.cr8;
-    cpu->msr.apic_base = s.apic_base;
+    if (cpu->model->apic)
+        cpu->msr.apic_base = s.apic_base;
     cpu->mmu.cr0 = s.cr0;
     cpu->mmu.cr3 = s.cr3;
     cpu->mmu.cr4 = s.cr4;
