@@ -51,12 +51,12 @@ struct bt_block {
     uint16_t length; /* guest bytes */
     uint32_t first_record, record_count;
     uint32_t first_exit, exit_count;
-    uint32_t incoming;   /* first exit linked here */
-    uint32_t next;       /* next block of the page */
+    uint32_t incoming;      /* first exit linked here */
+    uint32_t next;          /* next block of the page */
     uint32_t next_crossing; /* next of the page's blocks whose instruction crosses into the following page */
-    uint64_t eip;        /* guest address of the first instruction (offset in CS) */
-    uint64_t second_gfn; /* a page-crossing instruction's other frame, or ~0 */
-    uint8_t flags_in;    /* nonzero: the arithmetic flags on entry matter */
+    uint64_t eip;           /* guest address of the first instruction (offset in CS) */
+    uint64_t second_gfn;    /* a page-crossing instruction's other frame, or ~0 */
+    uint8_t flags_in;       /* nonzero: the arithmetic flags on entry matter */
     bool dead;
 };
 
@@ -66,10 +66,10 @@ struct bt_page {
     uint64_t code_base;
     uint64_t code_limit;
     uint32_t mode;
-    uint32_t map;    /* offset in the map region */
-    uint32_t blocks; /* first block */
-    uint32_t crossing; /* first block that is one page-crossing instruction: in the map only while its second page is the
-                          one it was made from, which is looked at whenever the page enters the code map */
+    uint32_t map;      /* offset in the map region */
+    uint32_t blocks;   /* first block */
+    uint32_t crossing; /* first block that is one page-crossing instruction: in the map only while its second page is
+                          the one it was made from, which is looked at whenever the page enters the code map */
     uint32_t next_hash, next_frame;
 };
 

@@ -63,6 +63,7 @@ enum {
     OP_SUB = 0x2b,
     OP_XOR = 0x33,
     OP_CMP = 0x3b,
+    OP_CMP_TO = 0x39,
     OP_MOV = 0x8b,
     OP_MOV_TO = 0x89,
     OP_MOV8 = 0x8a,

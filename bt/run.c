@@ -73,7 +73,9 @@ void bt_mode_update(struct bt_vcpu *v)
         mode |= BT_MODE_STACK32;
     unsigned rights = cpu->cpl == 3 ? 0 : MMU_SUPERVISOR | (cpu->rflags & EFLAGS_AC ? MMU_SMAP_EXEMPT : 0);
     enum mmu_view view = mmu_view(&cpu->mmu, rights);
-    mode |= (uint32_t)view << BT_MODE_VIEW_SHIFT;
+    /* the two supervisor views differ in their tables only, which CLAC and STAC exchange in translated code */
+    mode |= (uint32_t)(view == MMU_VIEW_USER ? MMU_VIEW_USER : MMU_VIEW_SUPERVISOR) << BT_MODE_VIEW_SHIFT;
+    mode |= cpu->rflags & FLAG_DF ? BT_MODE_DF : 0;
     if (cs->base == 0 && cs->limit == 0xffffffff)
         mode |= BT_MODE_FLAT_CS;
     mode |= flat_data(&v->seg[SEG_DS]) ? BT_MODE_FLAT_DS : 0;
@@ -90,6 +92,8 @@ void bt_mode_update(struct bt_vcpu *v)
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;
     v->write_table = cpu->mmu.view[view].write;
+    v->ac_clear = cpu->mmu.view[mmu_view(&cpu->mmu, MMU_SUPERVISOR)];
+    v->ac_set = cpu->mmu.view[MMU_VIEW_SUPERVISOR];
     uint64_t base = cs->base, limit = cs->limit;
     if (cpu_code64(cpu)) {
         mode = (mode & ~(uint32_t)BT_MODE_CODE_MASK) | INSN_MODE_64 | BT_MODE_STACK32 | BT_MODE_FLAT_CS |

@@ -77,7 +77,7 @@ static void liveness(struct builder *b)
         b->live_out[i] = live;
         live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
         if (!translate_is_inline(b, in) && !control_is_inline(b, in) && !stack_is_inline(b, in) &&
-            !flags_insn_is_inline(b, in))
+            !flags_insn_is_inline(b, in) && !string_is_inline(b, in))
             live = FLAGS_ARITH;
     }
     b->live_in = live;
@@ -235,6 +235,8 @@ static void emit_insn(struct builder *b)
         translate_flags_insn(b);
     } else if (stack_is_inline(b, b->in)) {
         translate_stack(b);
+    } else if (string_is_inline(b, b->in)) {
+        translate_string(b);
     } else {
         uint32_t flags = b->in->ends_block ? BT_SITE_ENDS_BLOCK : 0;
         translate_callout(b, flags);

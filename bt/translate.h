@@ -99,9 +99,15 @@ void callout_emit(struct builder *b, uint32_t flags);
 bool flags_insn_is_inline(const struct builder *b, const struct insn *in);
 void translate_flags_insn(struct builder *b);
 
+/* translate_string.c: string instructions without repeat, upwards. */
+bool string_is_inline(const struct builder *b, const struct insn *in);
+void translate_string(struct builder *b);
+
 /* translate_control.c */
 void op_store_r12(struct builder *b, struct rm rm);
 void op_load_r12(struct builder *b, struct rm rm);
+void op_load_kept(struct builder *b, struct rm rm);
+void op_store_kept(struct builder *b, struct rm rm);
 void translate_control(struct builder *b);
 void translate_stack(struct builder *b);
 void exit_direct(struct builder *b, uint64_t target);

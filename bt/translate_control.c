@@ -83,9 +83,8 @@ void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
     b->glue = bt_glue_of(c, v->mode);
     b->eflags_valid = !e->flags_saved;
     b->image_valid = e->flags_saved;
-    b->a = (struct assembler){.p = c->write_view + c->used,
-                              .end = c->write_view + c->size,
-                              .to_exec = c->exec_view - c->write_view};
+    b->a = (struct assembler){
+        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
     asm_patch32(&b->a, e->site, asm_here(&b->a));
     exit_by_map(b, e->target_eip);
     c->used = ((size_t)(b->a.p - c->write_view) + 15) & ~(size_t)15;
@@ -349,13 +348,13 @@ static void op_load_r10(struct builder *b, struct rm rm)
 }
 
 /* A value that outlives another access's check, which may use every scratch register. */
-static void op_load_kept(struct builder *b, struct rm rm)
+void op_load_kept(struct builder *b, struct rm rm)
 {
     load(b, R12, rm);
     asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
 }
 
-static void op_store_kept(struct builder *b, struct rm rm)
+void op_store_kept(struct builder *b, struct rm rm)
 {
     asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
     op_store_r12(b, rm);

@@ -51,7 +51,8 @@ enum bt_mode_bits {
     BT_MODE_WATCH = 1 << 13,  /* data breakpoints: every memory access takes the slow path */
     BT_MODE_ALIGN = 1 << 14,  /* alignment checks are on */
     BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
-    BT_MODE_BITS = 16
+    BT_MODE_DF = 1 << 16,     /* the direction flag is set: string instructions are done in C */
+    BT_MODE_BITS = 17
 };
 
 struct bt_seg_cache {
@@ -79,6 +80,7 @@ struct bt_vcpu {
     /* --- reached by translated code --- */
     uint32_t *exec;                     /* page index -> offset of the page's map in the map region, 0: the empty map */
     uint64_t *read_table, *write_table; /* the current view's */
+    struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;
     uint32_t flags_image;
