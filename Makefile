@@ -20,7 +20,7 @@ OPT_ubsan = -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined -DRINGFO
 OPT_tsan = -O1 -g -fsanitize=thread -DRINGFOLD_SANITIZE -DRINGFOLD_DEBUG
 CFLAGS_ALL = -std=gnu17 $(WARN) $(OPT_$(MODE)) -fno-strict-aliasing -pthread -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = $(OPT_$(MODE)) -pthread $(LDFLAGS)
-LIBS = -lZydis -lcapstone -lpng -lcjson -lz -lm
+LIBS = -lZydis -lcapstone -lpng -lcjson -lnuma -lz -lm
 
 # Called from translated code while the guest's vector state is live in the host's registers.
 GENERAL_REGS_DIRS = bt cpu shadowmmu
@@ -73,7 +73,7 @@ include tests/guests/guests.mk
 include tests/bench/bench.mk
 
 # What a Debian 12 host needs: to build, to run guests, to test.
-DEPS_BUILD = gcc make libc6-dev libzydis-dev libcapstone-dev libpng-dev libcjson-dev zlib1g-dev
+DEPS_BUILD = gcc make libc6-dev libzydis-dev libcapstone-dev libpng-dev libcjson-dev libnuma-dev zlib1g-dev
 DEPS_RUN = seabios cpio gzip
 DEPS_CHECK = libcunit1-dev binutils mtools
 deps:

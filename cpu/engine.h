@@ -20,6 +20,7 @@ struct engine_options {
     bool verify_code;      /* check every emitted block against the safe grammar */
     bool perf_map;         /* write /tmp/perf-PID.map */
     bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
+    bool host_cpu;         /* the guest sees the host's processor instead of the model: kvm only */
     size_t cache_size;     /* bytes of code cache, 0: default */
 };
 

@@ -332,6 +332,9 @@ static int build(struct machine *m, char *err, size_t err_len)
     if (r)
         return r;
     m->has_memory = true;
+    r = placement_apply_memory(&m->config.placement, &m->memory, err, err_len);
+    if (r)
+        return r;
     struct board_signals signals = {
         .intr = {signal_intr, m, 0},
         .a20 = {signal_a20, m, 0},

@@ -12,6 +12,7 @@
 #include "devices/chardev.h"
 #include "devices/display.h"
 #include "devices/loop.h"
+#include "shadowmmu/placement.h"
 
 enum { MACHINE_MAX_DRIVES = 8, MACHINE_SERIAL_PORTS = 2, MACHINE_MAX_NETS = 4 };
 
@@ -31,6 +32,7 @@ struct machine_config {
     bool long_mode;
     const struct engine *engine;
     struct engine_options engine_options;
+    struct placement placement; /* on the host */
     struct drive_config drives[MACHINE_MAX_DRIVES];
     unsigned drive_count;
     char boot; /* 'c', 'd', 'a', 'n', or 0: by what is there */

@@ -3,6 +3,7 @@
 #include "devices/machine_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* ---- the state in which a machine starts ---- */
 
@@ -212,6 +213,9 @@ int vcpu_start(struct vcpu *v)
 {
     int r = pthread_create(&v->thread, NULL, run_thread, v);
     v->started = r == 0;
+    int pinned = v->started ? placement_apply_thread(&v->machine->config.placement, 0, v->thread) : 0;
+    if (pinned)
+        fprintf(stderr, "ringfold: the virtual CPU's thread cannot be bound: %s\n", strerror(-pinned));
     return -r;
 }
 

@@ -28,9 +28,10 @@ static const struct engine *choose_kvm(bool long_mode, char *note, size_t note_l
     return &engine_kvm;
 }
 
-const struct engine *engines_choose(enum engine_choice choice, bool long_mode, char *note, size_t note_len, char *err,
-                                    size_t err_len)
+const struct engine *engines_choose(enum engine_choice choice, const struct machine_config *config, char *note,
+                                    size_t note_len, char *err, size_t err_len)
 {
+    bool long_mode = config->long_mode;
     switch (choice) {
     case ENGINE_CHOICE_BT:
         snprintf(note, note_len, "asked for");
@@ -38,8 +39,15 @@ const struct engine *engines_choose(enum engine_choice choice, bool long_mode, c
     case ENGINE_CHOICE_KVM:
         return choose_kvm(long_mode, note, note_len, err, err_len);
     default:
-        return kvm_probe_suffices(kvm_probe(), long_mode, note, note_len) ? &engine_kvm : &engine_bt;
+        break;
     }
+    if (kvm_probe_suffices(kvm_probe(), long_mode, note, note_len))
+        return &engine_kvm;
+    if (config->engine_options.host_cpu) {
+        snprintf(err, err_len, "--cpu-model host: needs the kvm engine, but %s", note);
+        return NULL;
+    }
+    return &engine_bt;
 }
 
 bool engines_refuse_now(const struct engine *engine, const struct cpu *cpu, char *err, size_t err_len)

@@ -33,6 +33,10 @@ enum option_id {
     OPTION_LOG,
     OPTION_DEBUG_EXIT,
     OPTION_NO_REBOOT,
+    OPTION_CPU_MODEL,
+    OPTION_PIN,
+    OPTION_NUMA,
+    OPTION_HUGEPAGES,
     OPTION_VERIFY_CODE,
     OPTION_PERF_MAP,
     OPTION_ONE_INSN_BLOCKS,
@@ -64,6 +68,10 @@ static const struct option long_options[] = {
     {"log", required_argument, NULL, OPTION_LOG},
     {"debug-exit", required_argument, NULL, OPTION_DEBUG_EXIT},
     {"no-reboot", no_argument, NULL, OPTION_NO_REBOOT},
+    {"cpu-model", required_argument, NULL, OPTION_CPU_MODEL},
+    {"pin", required_argument, NULL, OPTION_PIN},
+    {"numa", required_argument, NULL, OPTION_NUMA},
+    {"hugepages", no_argument, NULL, OPTION_HUGEPAGES},
     {"verify-code", no_argument, NULL, OPTION_VERIFY_CODE},
     {"perf-map", no_argument, NULL, OPTION_PERF_MAP},
     {"one-insn-blocks", no_argument, NULL, OPTION_ONE_INSN_BLOCKS},
@@ -407,6 +415,7 @@ static int set_word(struct parser *p, const char *const *names, const char *expe
 static int set_choice(struct parser *p, int id)
 {
     static const char *const engines[] = {"auto", "bt", "kvm", NULL};
+    static const char *const models[] = {"ringfold", "host", NULL};
     static const char *const boots[] = {"c", "d", "a", "n", NULL};
     static const char *const exits[] = {"exact", "qemu", NULL};
     static const char *const displays[] = {"none", "sdl", NULL};
@@ -416,6 +425,11 @@ static int set_choice(struct parser *p, int id)
         if (set_word(p, engines, "auto, bt or kvm is expected", &i))
             return -1;
         p->o->engine = (enum engine_choice)i;
+        return 0;
+    case OPTION_CPU_MODEL:
+        if (set_word(p, models, "ringfold or host is expected", &i))
+            return -1;
+        p->o->machine.engine_options.host_cpu = i == 1;
         return 0;
     case OPTION_BOOT:
         if (set_word(p, boots, "c (disk), d (CD), a (floppy) or n (network) is expected", &i))
@@ -432,6 +446,15 @@ static int set_choice(struct parser *p, int id)
             return -1;
         return i ? bad(p, "a window is not supported yet; only none is") : 0;
     }
+}
+
+static int set_placement(struct parser *p, int id)
+{
+    char reason[160];
+    struct placement *where = &p->o->machine.placement;
+    int r = id == OPTION_PIN ? placement_parse_cpus(where, p->value, reason, sizeof reason)
+                             : placement_parse_node(where, p->value, reason, sizeof reason);
+    return r ? bad(p, reason) : 0;
 }
 
 static int set_timeout(struct parser *p)
@@ -497,6 +520,12 @@ static int set_option(struct parser *p, int id)
     case OPTION_NO_REBOOT:
         m->no_reboot = true;
         return 0;
+    case OPTION_PIN:
+    case OPTION_NUMA:
+        return set_placement(p, id);
+    case OPTION_HUGEPAGES:
+        m->placement.huge_pages = true;
+        return 0;
     case OPTION_VERIFY_CODE:
         m->engine_options.verify_code = true;
         return 0;
@@ -541,6 +570,10 @@ static int check_together(struct parser *p)
 {
     const struct machine_config *m = &p->o->machine;
     const char *orphan = m->kernel ? NULL : m->initrd ? "--initrd" : m->append ? "--append" : NULL;
+    if (m->engine_options.host_cpu && p->o->engine == ENGINE_CHOICE_BT) {
+        snprintf(p->err, p->err_len, "--cpu-model host: only the kvm engine shows the guest the host's processor");
+        return -1;
+    }
     if (!orphan)
         return 0;
     snprintf(p->err, p->err_len, "%s: only works together with --kernel", orphan);

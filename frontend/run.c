@@ -149,6 +149,10 @@ static int target_set_engine(void *opaque, const char *name, char *err, size_t e
         snprintf(err, err_len, "%.40s: no such engine; there are bt and kvm", name);
         return -1;
     }
+    if (((struct run *)opaque)->config.engine_options.host_cpu && engine != &engine_kvm) {
+        snprintf(err, err_len, "the guest sees the host's processor (--cpu-model host), which only kvm can show");
+        return -1;
+    }
     if (engines_refuse_now(engine, machine_cpu(m, 0), err, err_len))
         return -1;
     return machine_set_engine(m, engine, err, err_len);
@@ -279,7 +283,7 @@ static int build(struct run *r)
     r->config = r->options.machine;
     r->config.on_reset = on_reset;
     r->config.on_reset_opaque = r;
-    r->config.engine = engines_choose(r->options.engine, r->config.long_mode, note, sizeof note, r->err, sizeof r->err);
+    r->config.engine = engines_choose(r->options.engine, &r->config, note, sizeof note, r->err, sizeof r->err);
     if (!r->config.engine || check_outputs(r) || add_image(r) || open_backends(r))
         return -1;
     complain("engine %s (%s)", r->config.engine->name, note);

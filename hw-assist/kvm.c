@@ -264,7 +264,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
         goto fail;
     }
     v->cpu.engine = v;
-    if (kvm_state_init(v, err, err_len))
+    if (kvm_state_init(v, options && options->host_cpu, err, err_len))
         goto fail;
     v->inexact_windows = !kvm_probe()->exact_windows;
     kvm_memory_notify(&v->vm->memory, v);

@@ -93,7 +93,7 @@ static inline struct kvm_vcpu *kvm_vcpu_of(struct cpu *cpu)
 /* ---- kvm_state.c ---- */
 
 /* At creation: which MSRs and attributes there are, and CPUID. 0 or -errno with a reason. */
-int kvm_state_init(struct kvm_vcpu *v, char *err, size_t err_len);
+int kvm_state_init(struct kvm_vcpu *v, bool host_cpu, char *err, size_t err_len);
 /* struct cpu -> KVM, and back. 0, or -errno with the failing step in *step. */
 int kvm_state_load(struct kvm_vcpu *v, const char **step);
 int kvm_state_store(struct kvm_vcpu *v, const char **step);

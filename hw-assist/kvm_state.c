@@ -540,7 +540,7 @@ int kvm_state_store(struct kvm_vcpu *v, const char **step)
 
 /* ---- CPUID ---- */
 
-enum { CPUID_MAX = 64 };
+enum { CPUID_MAX = 256 };
 struct cpuid_table {
     struct kvm_cpuid2 head;
     struct kvm_cpuid_entry2 entry[CPUID_MAX];
@@ -578,10 +578,67 @@ static void build_cpuid(const struct kvm_vcpu *v, struct cpuid_table *t)
             add_leaf(t, v, leaf, 0, 0);
 }
 
-int kvm_state_init(struct kvm_vcpu *v, char *err, size_t err_len)
+/* --cpu-model host: what this KVM offers, less what struct cpu has no place for (AVX-512, protection keys, AMX, five-level
+ * paging) and what needs a local APIC in the kernel. */
+static void trim_host_leaf(const struct kvm_vcpu *v, struct kvm_cpuid_entry2 *e)
+{
+    switch (e->function) {
+    case 1:
+        e->ebx = (e->ebx & 0xffffff) | v->cpu.index << 24;
+        e->ecx &= ~(1u << 3 | 1u << 21 | 1u << 24); /* MONITOR, x2APIC, TSC deadline */
+        if (!v->cpu.model->apic)
+            e->edx &= ~(1u << 9);
+        break;
+    case 7:
+        if (e->index == 0) {
+            e->ebx &= ~(1u << 16 | 1u << 17 | 1u << 21 | 1u << 26 | 1u << 27 | 1u << 28 | 1u << 30 | 1u << 31);
+            e->ecx &= ~(1u << 1 | 1u << 3 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 11 | 1u << 12 | 1u << 14 | 1u << 16);
+            e->edx &= ~(1u << 2 | 1u << 3 | 1u << 8 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 24 | 1u << 25);
+        } else {
+            e->eax = e->ebx = e->ecx = e->edx = 0;
+        }
+        break;
+    case 0xd:
+        if (e->index == 0) {
+            e->eax &= (uint32_t)XSAVE_COMPONENTS;
+            e->edx = 0;
+            e->ecx = XSAVE_USED;
+        } else if (e->index == 1) {
+            e->eax &= 1; /* XSAVEOPT */
+            e->ecx = e->edx = 0;
+        } else if (e->index > 2) {
+            e->eax = e->ebx = e->ecx = e->edx = 0;
+        }
+        break;
+    case 0x80000001:
+        if (!v->cpu.model->long_mode)
+            e->edx &= ~(1u << 29);
+        break;
+    }
+}
+
+static int host_cpuid(struct kvm_vcpu *v, struct cpuid_table *t)
+{
+    t->head.nent = CPUID_MAX;
+    if (ioctl(v->vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, t))
+        return -errno;
+    for (unsigned i = 0; i < t->head.nent; i++)
+        trim_host_leaf(v, &t->entry[i]);
+    return 0;
+}
+
+int kvm_state_init(struct kvm_vcpu *v, bool host_cpu, char *err, size_t err_len)
 {
     struct cpuid_table t = {0};
-    build_cpuid(v, &t);
+    int r = 0;
+    if (host_cpu)
+        r = host_cpuid(v, &t);
+    else
+        build_cpuid(v, &t);
+    if (r) {
+        snprintf(err, err_len, "kvm: the host's CPU features: %s", strerror(-r));
+        return r;
+    }
     if (ioctl(v->fd, KVM_SET_CPUID2, &t)) {
         int error = errno;
         snprintf(err, err_len, "kvm: the CPU model is refused: %s", strerror(error));

@@ -13,6 +13,23 @@ static void *reserve(uint64_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+static void map_pool(struct memory *m)
+{
+    memory_map(m, gpa(0), m->low_size, m->ram, m->ram);
+    if (m->ram_size > m->low_size)
+        memory_map(m, gpa(MEMORY_4G), m->ram_size - m->low_size, m->ram + m->low_size, m->ram + m->low_size);
+}
+
+void memory_replace_pool(struct memory *m, uint8_t *ram, uint64_t size, int fd)
+{
+    munmap(m->ram, m->pool_size);
+    close(m->ram_fd);
+    m->ram = ram;
+    m->pool_size = size;
+    m->ram_fd = fd;
+    map_pool(m);
+}
+
 int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len)
 {
     memset(m, 0, sizeof *m);
@@ -38,9 +55,8 @@ int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len)
                  strerror(errno));
         goto fail;
     }
-    memory_map(m, gpa(0), m->low_size, m->ram, m->ram);
-    if (ram_size > m->low_size)
-        memory_map(m, gpa(MEMORY_4G), ram_size - m->low_size, m->ram + m->low_size, m->ram + m->low_size);
+    m->pool_size = ram_size;
+    map_pool(m);
     return 0;
 fail:;
     int e = errno ? errno : ENOMEM;
@@ -51,7 +67,7 @@ fail:;
 void memory_destroy(struct memory *m)
 {
     if (m->ram)
-        munmap(m->ram, m->ram_size);
+        munmap(m->ram, m->pool_size);
     if (m->pages)
         munmap(m->pages, m->page_count * sizeof *m->pages);
     if (m->flags)

@@ -57,6 +57,7 @@ struct memory {
     uint64_t ram_size;         /* bytes of guest RAM */
     uint64_t low_size;         /* bytes of it that start at gpa 0; the rest starts at 4 GiB */
     int ram_fd;
+    uint64_t pool_size; /* bytes that are mapped at ram: ram_size, or more with huge pages */
     struct memory_listener *listeners;
 };
 
@@ -64,6 +65,8 @@ struct memory {
  * 640K-1M, which the host bridge then re-maps by its PAM registers. Returns 0 or -errno with a reason in err. */
 int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len);
 void memory_destroy(struct memory *m);
+/* Other host memory (a mapping of size >= ram_size bytes of fd) becomes the pool. Only directly after memory_init. */
+void memory_replace_pool(struct memory *m, uint8_t *ram, uint64_t size, int fd);
 
 /* The guest-physical address of byte off of guest RAM, and back (NULL when the address is not in the pool's layout;
  * it ignores what is currently mapped there). */
