@@ -72,6 +72,7 @@ enum bench_line bench_parse_line(const char *line, struct bench_parsed *out);
 
 /* NAN when there is nothing to compute with. */
 double bench_median(const struct bench_samples *s);
+double bench_minimum(const struct bench_samples *s);
 /* Spread: the larger distance of minimum and maximum from the median, relative to it. */
 double bench_spread(const struct bench_samples *s);
 /* Median of a over median of b. */

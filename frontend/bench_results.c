@@ -108,6 +108,14 @@ double bench_median(const struct bench_samples *s)
     return s->count & 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+double bench_minimum(const struct bench_samples *s)
+{
+    double minimum = NAN;
+    for (unsigned i = 0; i < s->count; i++)
+        minimum = fmin(minimum, s->value[i]); /* the number, where one of them is none */
+    return minimum;
+}
+
 double bench_spread(const struct bench_samples *s)
 {
     double median = bench_median(s), spread = 0;

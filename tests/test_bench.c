@@ -86,11 +86,13 @@ static void medians(void)
 {
     struct bench_samples s = {{5, 1, 9}, 3};
     CU_ASSERT_EQUAL(bench_median(&s), 5);
+    CU_ASSERT_EQUAL(bench_minimum(&s), 1);
     CU_ASSERT_DOUBLE_EQUAL(bench_spread(&s), 0.8, 1e-9);
     s = (struct bench_samples){{4, 1, 9, 6}, 4};
     CU_ASSERT_EQUAL(bench_median(&s), 5);
     s.count = 0;
     CU_ASSERT(isnan(bench_median(&s)));
+    CU_ASSERT(isnan(bench_minimum(&s)));
     CU_ASSERT(isnan(bench_spread(&s)));
     s = (struct bench_samples){{0}, 1};
     CU_ASSERT_EQUAL(bench_median(&s), 0);
