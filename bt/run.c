@@ -113,6 +113,20 @@ void bt_mode_update(struct bt_vcpu *v)
     }
 }
 
+void bt_mode_update_segment(struct bt_vcpu *v, unsigned seg)
+{
+    static const uint32_t flat_bit[SEG_COUNT] = {
+        [SEG_DS] = BT_MODE_FLAT_DS, [SEG_ES] = BT_MODE_FLAT_ES, [SEG_SS] = BT_MODE_FLAT_SS};
+    struct cpu *cpu = &v->cpu;
+    seg_cache_update(&v->seg[seg], &cpu->seg[seg], cpu_protected(cpu));
+    bool flat = flat_data(&v->seg[seg]), was = v->mode & flat_bit[seg];
+    bool same = cpu_code64(cpu) || !flat_bit[seg] || flat == was;
+    if (seg == SEG_CS || seg == SEG_SS || !same)
+        bt_mode_update(v);
+    else
+        v->mode_stale = false;
+}
+
 static void on_mode_changed(struct cpu *cpu)
 {
     bt_of(cpu)->mode_stale = true;

@@ -244,6 +244,73 @@ static int execute(struct bt_vcpu *v, const struct bt_site *site)
     return cpu_execute(cpu, &site->insn);
 }
 
+/* ---- segment loads ---- */
+
+/* The register that mov or pop loads, or -1: another instruction of the class. */
+static int loaded_segment(const struct insn *in)
+{
+    if (in->map == MAP_PRIMARY && in->opcode == 0x8e)
+        return in->modrm_reg < SEG_COUNT ? in->modrm_reg : -1;
+    if (in->map == MAP_PRIMARY && in->opcode < 0x20 && (in->opcode & 7) == 7)
+        return in->opcode >> 3;
+    if (in->map == MAP_0F && (in->opcode == 0xa1 || in->opcode == 0xa9))
+        return in->opcode == 0xa1 ? SEG_FS : SEG_GS;
+    return -1;
+}
+
+/* The host address of guest memory that the supervisor's read table knows, or NULL. */
+static const uint8_t *known_host(const struct cpu *cpu, uint64_t gva)
+{
+    uint64_t delta = cpu->mmu.view[MMU_VIEW_SUPERVISOR].read[mmu_table_index(&cpu->mmu, gva)];
+    return delta ? (const uint8_t *)(uintptr_t)(gva + delta) : NULL;
+}
+
+/* Does the descriptor in the GDT still say what the register holds? */
+static bool descriptor_unchanged(const struct cpu *cpu, const struct segment *s)
+{
+    uint32_t off = s->selector & ~7u;
+    if (off + 7 > cpu->gdtr.limit)
+        return false;
+    const uint8_t *at = known_host(cpu, cpu->gdtr.base + off);
+    if (!at)
+        return false;
+    uint64_t raw = *(const uint64_t *)at;
+    uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000));
+    uint32_t attr = (uint32_t)(raw >> 40) & 0xf0ff;
+    if (attr & SEG_G)
+        limit = limit << 12 | 0xfff;
+    return s->base == ((raw >> 16 & 0xffffff) | (raw >> 56 << 24)) && s->limit == limit && s->attr == attr;
+}
+
+/* mov and pop that load a data segment register with what it holds already, which kernels do at every entry and exit.
+ * True: the instruction is done. */
+static bool segment_reloaded(struct bt_vcpu *v, const struct insn *in, int seg)
+{
+    struct cpu *cpu = &v->cpu;
+    const struct segment *s = &cpu->seg[seg];
+    bool pop = in->opcode != 0x8e;
+    uint64_t selector;
+    if (seg == SEG_SS || in->mem.present || cpu_long_mode(cpu) || !cpu_protected(cpu) || !(v->mode & BT_MODE_STACK32) ||
+        !(v->mode & BT_MODE_FLAT_SS) || (v->mode & (BT_MODE_WATCH | BT_MODE_ALIGN)))
+        return false;
+    if (pop) {
+        uint32_t esp = (uint32_t)cpu->gpr[GPR_SP];
+        uint64_t delta = v->read_table[mmu_table_index(&cpu->mmu, esp)];
+        if (!delta || (esp & 3) || in->opsize != 4)
+            return false;
+        selector = *(const uint16_t *)(uintptr_t)(esp + delta);
+    } else {
+        selector = cpu->gpr[in->rm.num] & 0xffff;
+    }
+    unsigned rpl = selector & 3, dpl = (s->attr & SEG_DPL) >> SEG_DPL_SHIFT,
+             privilege = rpl > cpu->cpl ? rpl : cpu->cpl;
+    if (selector != s->selector || selector < 4 || (selector & 4) || privilege > dpl || !descriptor_unchanged(cpu, s))
+        return false;
+    if (pop)
+        cpu->gpr[GPR_SP] = (uint32_t)(cpu->gpr[GPR_SP] + 4);
+    return true;
+}
+
 int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
 {
     struct cpu *cpu = &v->cpu;
@@ -252,6 +319,9 @@ int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     uint64_t next = wide_code(v) ? cpu->rip + in->len : (uint32_t)(cpu->rip + in->len);
     protect_vectors(v);
     v->stats.callouts++;
+    int seg = in->cls == INSN_SEGMENT ? loaded_segment(in) : -1;
+    if (seg >= 0 && cpu->fpu_live && !(site->flags & BT_SITE_ENDS_BLOCK) && segment_reloaded(v, in, seg))
+        return 0;
     v->smc_hit = false;
     bt_flags_from_image(v);
     cpu->next_rip = next;
@@ -261,7 +331,9 @@ int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     bt_flags_to_image(v);
     if (r == CPU_FAULT)
         return BT_EXIT_FAULT + 1;
-    if (modal || v->mode_stale)
+    if (seg >= 0)
+        bt_mode_update_segment(v, (unsigned)seg);
+    else if (modal || v->mode_stale)
         bt_mode_update(v);
     if (ends || cpu->rip != next || v->mode != mode || v->smc_hit || cpu->halted ||
         atomic_load_explicit(&cpu->events, memory_order_relaxed) || (v->held_events && (cpu->rflags & FLAG_IF)))

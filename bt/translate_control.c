@@ -317,6 +317,26 @@ static unsigned pushed_register(const struct insn *in)
     return in->opreg.cls == REGCLASS_GPR ? in->opreg.num : in->rm.num;
 }
 
+enum { NO_SEGMENT = 0xff };
+
+/* push es, cs, ss, ds, fs, gs */
+static unsigned pushed_segment(const struct insn *in)
+{
+    if (in->encoding != ENCODING_LEGACY)
+        return NO_SEGMENT;
+    if (in->map == MAP_0F && (in->opcode == 0xa0 || in->opcode == 0xa8))
+        return in->opcode == 0xa0 ? SEG_FS : SEG_GS;
+    if (in->map == MAP_PRIMARY && in->opcode < 0x20 && (in->opcode & 7) == 6)
+        return in->opcode >> 3;
+    return NO_SEGMENT;
+}
+
+static void op_store_segment(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOVZX16, R12, rm_at(&b->v->cpu.seg[pushed_segment(b->in)].selector), 0);
+    asm_op(&b->a, OP_MOV_TO | operand_width(b), R12, rm, 0);
+}
+
 static void op_store_reg(struct builder *b, struct rm rm)
 {
     unsigned host = host_gpr(b, pushed_register(b->in));
@@ -364,11 +384,13 @@ void op_store_kept(struct builder *b, struct rm rm)
 
 bool stack_is_inline(const struct builder *b, const struct insn *in)
 {
+    if (in->cls == INSN_SEGMENT)
+        return in->mnemonic == ZYDIS_MNEMONIC_PUSH;
     if (in->cls != INSN_STACK)
         return false;
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
-        return in->reg.cls != REGCLASS_SEGMENT;
+        return true;
     case ZYDIS_MNEMONIC_POP:
         return !in->mem.present;
     case ZYDIS_MNEMONIC_LEAVE:
@@ -383,7 +405,9 @@ static void translate_push(struct builder *b)
     const struct insn *in = b->in;
     int size = in->opsize;
     void (*op)(struct builder *, struct rm) = op_store_imm;
-    if (in->mem.present) {
+    if (pushed_segment(in) != NO_SEGMENT)
+        op = op_store_segment;
+    else if (in->mem.present) {
         memory_operand(b, (unsigned)size, true, false, op_load_kept);
         op = op_store_kept;
     } else if (in->opreg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR) {

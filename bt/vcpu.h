@@ -149,5 +149,7 @@ static inline bool bt_target_good(const struct bt_vcpu *v, uint64_t rip)
 
 /* run.c */
 void bt_mode_update(struct bt_vcpu *v);
+/* The same when nothing but one segment register was loaded. */
+void bt_mode_update_segment(struct bt_vcpu *v, unsigned seg);
 
 #endif
