@@ -6,7 +6,8 @@
 
 static void print_mode(const struct kvm_probe *p, enum kvm_mode mode)
 {
-    doctor_line(p->works[mode] ? MARK_OK : MARK_NOTE, kvm_mode_name(mode), "%s", p->works[mode] ? "runs" : p->why[mode]);
+    doctor_line(p->works[mode] ? MARK_OK : MARK_NOTE, kvm_mode_name(mode), "%s",
+                p->works[mode] ? "runs" : p->why[mode]);
 }
 
 void doctor_check_kvm(void)

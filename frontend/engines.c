@@ -60,10 +60,10 @@ bool engines_refuse_now(const struct engine *engine, const struct cpu *cpu, char
         kvm_probe_suffices(p, false, err, err_len);
         return true;
     }
-    enum kvm_mode mode = cpu_long_mode(cpu)                                         ? KVM_MODE_LONG
-                         : !(cpu->mmu.cr0 & CR0_PG)                                 ? KVM_MODE_REAL
-                         : cpu->mmu.cr4 & CR4_PAE                                   ? KVM_MODE_PAE
-                                                                                    : KVM_MODE_PAGING32;
+    enum kvm_mode mode = cpu_long_mode(cpu)         ? KVM_MODE_LONG
+                         : !(cpu->mmu.cr0 & CR0_PG) ? KVM_MODE_REAL
+                         : cpu->mmu.cr4 & CR4_PAE   ? KVM_MODE_PAE
+                                                    : KVM_MODE_PAGING32;
     if (p->works[mode])
         return false;
     snprintf(err, err_len, "this host's KVM has no %s, which the guest uses now", kvm_mode_name(mode));

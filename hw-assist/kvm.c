@@ -6,8 +6,8 @@
  *
  * The kick. Another thread sets an event, then calls kick, which sets kvm_run.immediate_exit and, when the vCPU thread
  * says that it is at KVM_RUN, sends it a signal. The vCPU thread says so, clears immediate_exit, and only then looks at
- * the events a last time. So either it sees the event, or immediate_exit is set after it was cleared and KVM_RUN returns
- * at once, or the signal finds it inside KVM_RUN.
+ * the events a last time. So either it sees the event, or immediate_exit is set after it was cleared and KVM_RUN
+ * returns at once, or the signal finds it inside KVM_RUN.
  *
  * An access that left the guest is completed by the next KVM_RUN: before the state is read that one is made, with
  * immediate_exit set. */
@@ -342,9 +342,9 @@ static void give_task_priority(struct kvm_vcpu *v)
 /* ---- windows that a software KVM misses ----
  *
  * Such a KVM looks for interrupts only now and then, and may miss a window of a few instructions ("sti; nop; cli" in a
- * loop, as firmware waits) for seconds. While an interrupt waits there, the guest runs freely for a slice of time, then by
- * single steps for a burst, then freely again: a window in a short loop is found by the first burst, and a long stretch
- * with interrupts off is not slowed down much. */
+ * loop, as firmware waits) for seconds. While an interrupt waits there, the guest runs freely for a slice of time, then
+ * by single steps for a burst, then freely again: a window in a short loop is found by the first burst, and a long
+ * stretch with interrupts off is not slowed down much. */
 
 enum { SLICE_NS = 1000000, BURST_STEPS = 64 };
 

@@ -3,16 +3,16 @@
  *
  * engine_kvm (cpu/engine.h) runs a vCPU by KVM_RUN; every port, every device's memory and every HLT comes back to the
  * vCPU's thread, which serves them by struct cpu_board exactly as translated code does. Guest memory is the pmap's
- * (kvm_memory.c); the state is struct cpu's (kvm_state.c): newest in KVM while the guest runs, and in the struct whenever
- * run returns. After ENGINE_EXIT_HALT only registers, segments and control registers are up to date (a sleeping HLT is
- * woken by the next call of run, which is what makes it whole).
+ * (kvm_memory.c); the state is struct cpu's (kvm_state.c): newest in KVM while the guest runs, and in the struct
+ * whenever run returns. After ENGINE_EXIT_HALT only registers, segments and control registers are up to date (a
+ * sleeping HLT is woken by the next call of run, which is what makes it whole).
  *
  * The interrupt controllers, the timers and everything else of the board stay in user space also where KVM offers its
- * own (KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2): the board is the same 8259s, 8254 and clock under both engines, so that they
- * can be compared, a machine can change engines while it runs, and no state is in two places. The price is two exits for
- * an interrupt (window, end of interrupt) that a local APIC in the kernel would save; this board has none so far.
- * ioeventfd, irqfd and coalesced MMIO only carry notifications past the vCPU's thread; no device of this board has a
- * doorbell that would gain from it.
+ * own (KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2): the board is the same 8259s, 8254 and clock under both engines, so that
+ * they can be compared, a machine can change engines while it runs, and no state is in two places. The price is two
+ * exits for an interrupt (window, end of interrupt) that a local APIC in the kernel would save; this board has none so
+ * far. ioeventfd, irqfd and coalesced MMIO only carry notifications past the vCPU's thread; no device of this board has
+ * a doorbell that would gain from it.
  *
  * What the guest sees of the processor is the model of cpu/cpuid.h. */
 #ifndef RINGFOLD_HW_ASSIST_KVM_H

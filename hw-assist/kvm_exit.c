@@ -108,12 +108,12 @@ void kvm_exit_msr(struct kvm_vcpu *v, bool write)
 
 static const char *mode_name(const struct cpu *cpu)
 {
-    return cpu_real_mode(cpu)    ? "real mode"
-           : cpu_v8086(cpu)      ? "virtual-8086 mode"
-           : cpu_code64(cpu)     ? "64-bit mode"
-           : cpu_long_mode(cpu)  ? "compatibility mode"
+    return cpu_real_mode(cpu)      ? "real mode"
+           : cpu_v8086(cpu)        ? "virtual-8086 mode"
+           : cpu_code64(cpu)       ? "64-bit mode"
+           : cpu_long_mode(cpu)    ? "compatibility mode"
            : cpu->mmu.cr0 & CR0_PG ? "protected mode with paging"
-                                 : "protected mode without paging";
+                                   : "protected mode without paging";
 }
 
 static void describe_reason(const struct kvm_run *run, char *buf, size_t len)
@@ -134,7 +134,8 @@ static void describe_reason(const struct kvm_run *run, char *buf, size_t len)
                  (unsigned long long)run->hw.hardware_exit_reason);
         break;
     case KVM_EXIT_SHUTDOWN:
-        snprintf(buf, len, "this host's KVM has no 32-bit paging and the guest has switched it on; --engine=bt runs it");
+        snprintf(buf, len,
+                 "this host's KVM has no 32-bit paging and the guest has switched it on; --engine=bt runs it");
         break;
     default:
         snprintf(buf, len, "exit reason %u is not known here", run->exit_reason);
@@ -180,8 +181,7 @@ static bool at_paging_switch(struct cpu *cpu)
 {
     uint8_t code[4];
     unsigned n = code_at_rip(cpu, code, sizeof code);
-    return n >= 3 && code[0] == 0x0f && code[1] == 0x22 && (code[2] & 0xf8) == 0xc0 &&
-           (cpu->gpr[code[2] & 7] & CR0_PG);
+    return n >= 3 && code[0] == 0x0f && code[1] == 0x22 && (code[2] & 0xf8) == 0xc0 && (cpu->gpr[code[2] & 7] & CR0_PG);
 }
 
 bool kvm_exit_is_missing_mode(struct kvm_vcpu *v)

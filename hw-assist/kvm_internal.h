@@ -66,11 +66,11 @@ struct kvm_vcpu {
     int fd;
     struct kvm_run *run;
     size_t run_size;
-    int thread_id;           /* of the thread inside run, 0: none yet */
-    _Atomic bool in_guest;   /* KVM_RUN is near: a kick needs the signal */
-    bool loaded;             /* KVM holds the newest state; else struct cpu does */
-    bool unfinished;         /* an exit's result waits for the next KVM_RUN */
-    bool queued_interrupt;   /* handed to KVM since its last exit */
+    int thread_id;         /* of the thread inside run, 0: none yet */
+    _Atomic bool in_guest; /* KVM_RUN is near: a kick needs the signal */
+    bool loaded;           /* KVM holds the newest state; else struct cpu does */
+    bool unfinished;       /* an exit's result waits for the next KVM_RUN */
+    bool queued_interrupt; /* handed to KVM since its last exit */
     /* Interrupt windows of a KVM that misses short ones: kvm.c */
     bool inexact_windows, stepping, has_slice_timer, slice_running, slice_over;
     unsigned steps_left;
@@ -80,8 +80,7 @@ struct kvm_vcpu {
     unsigned msr_count;
     struct kvm_vcpu *next; /* in kvm_memory.vcpus */
     struct {
-        uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores,
-            steps;
+        uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores, steps;
     } stats;
 };
 

@@ -3,10 +3,9 @@
  *
  * A slot is a run of frames of one kind whose host pages follow each other:
  *   read == write             RAM: an ordinary slot (with the dirty log where a display asked for it)
- *   read, other or no write   ROM, or shadow RAM in one direction: a read-only slot. Reads and instruction fetches go to
- *                             the read page, writes leave the guest (kvm_exit.c stores them where the pmap says)
- *   no read                   no slot: every access leaves the guest
- * Host pages that are not page-aligned get no slot either.
+ *   read, other or no write   ROM, or shadow RAM in one direction: a read-only slot. Reads and instruction fetches go
+ * to the read page, writes leave the guest (kvm_exit.c stores them where the pmap says) no read                   no
+ * slot: every access leaves the guest Host pages that are not page-aligned get no slot either.
  *
  * Runs do not cross 1 MiB, so that the chipset's PAM registers (C0000h-FFFFFh) remake small slots: KVM cannot change a
  * slot, only delete it (and everything it derived from it) and make another.
@@ -295,10 +294,8 @@ int kvm_memory_init(struct kvm_memory *m, struct memory *mem, int vm_fd, bool re
                              .stale_last = mem->page_count - 1};
     atomic_store(&m->stale, true);
     pthread_mutex_init(&m->lock, NULL);
-    m->listener = (struct memory_listener){.map_changed = listen_map_changed,
-                                           .log_started = listen_log_started,
-                                           .log_sync = listen_log_sync,
-                                           .opaque = m};
+    m->listener = (struct memory_listener){
+        .map_changed = listen_map_changed, .log_started = listen_log_started, .log_sync = listen_log_sync, .opaque = m};
     memory_add_listener(mem, &m->listener);
     return 0;
 }

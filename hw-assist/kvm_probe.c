@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One VM; for each mode a vCPU with its registers set for the mode and a few bytes of code that store a number, load it
- * and write it to port 80h. A timer that signals this thread bounds each: should the signal come just before KVM_RUN, the
- * handler's immediate_exit makes that return. */
+ * and write it to port 80h. A timer that signals this thread bounds each: should the signal come just before KVM_RUN,
+ * the handler's immediate_exit makes that return. */
 #include "hw-assist/kvm_probe.h"
 
 #include "hw-assist/kvm.h"
@@ -21,6 +21,10 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifdef __clang__ /* the kernel's structs end in arrays without a length, and are followed by their entries here */
+#pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"
+#endif
 
 #define LIMIT_SIGNAL (SIGRTMIN + 2)
 enum {
@@ -60,12 +64,10 @@ static _Thread_local struct kvm_run *volatile limited;
 
 const char *kvm_mode_name(enum kvm_mode mode)
 {
-    static const char *const names[] = {[KVM_MODE_REAL] = "real mode",
-                                        [KVM_MODE_FLAT32] = "32-bit protected mode",
-                                        [KVM_MODE_PAGING32] = "32-bit paging",
-                                        [KVM_MODE_PAE] = "PAE paging",
-                                        [KVM_MODE_LONG] = "64-bit mode",
-                                        [KVM_MODE_RING3] = "64-bit mode, ring 3"};
+    static const char *const names[] = {
+        [KVM_MODE_REAL] = "real mode",         [KVM_MODE_FLAT32] = "32-bit protected mode",
+        [KVM_MODE_PAGING32] = "32-bit paging", [KVM_MODE_PAE] = "PAE paging",
+        [KVM_MODE_LONG] = "64-bit mode",       [KVM_MODE_RING3] = "64-bit mode, ring 3"};
     return names[mode];
 }
 
@@ -264,15 +266,15 @@ static void set_gdt(struct guest *g, struct kvm_sregs *s)
 }
 
 /* dec ecx; jnz, as often as ecx says; then store RESULT at DATA_AT, load it, write it to the port, stop. */
-static const uint8_t code16[] = {0x66, 0x49, 0x75, 0xfc, 0xc6, 0x06, 0x00, 0x20, RESULT,
-                                 0xa0, 0x00, 0x20, 0xe6, RESULT_PORT, 0xf4};
-static const uint8_t code32[] = {0x49, 0x75, 0xfd, 0xc6, 0x05, 0x00, 0x20, 0, 0, RESULT,
-                                 0xa0, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
-static const uint8_t code64[] = {0xff, 0xc9, 0x75, 0xfc, 0xc6, 0x04, 0x25, 0x00, 0x20, 0, 0, RESULT,
-                                 0x8a, 0x04, 0x25, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
+static const uint8_t code16[] = {0x66,   0x49, 0x75, 0xfc, 0xc6, 0x06,        0x00, 0x20,
+                                 RESULT, 0xa0, 0x00, 0x20, 0xe6, RESULT_PORT, 0xf4};
+static const uint8_t code32[] = {0x49,   0x75, 0xfd, 0xc6, 0x05, 0x00, 0x20, 0,           0,
+                                 RESULT, 0xa0, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
+static const uint8_t code64[] = {0xff,   0xc9, 0x75, 0xfc, 0xc6, 0x04, 0x25, 0x00, 0x20, 0,           0,
+                                 RESULT, 0x8a, 0x04, 0x25, 0x00, 0x20, 0,    0,    0xe6, RESULT_PORT, 0xf4};
 /* push ss, rsp, rflags with IOPL 3, cs, rip; iretq. The rest of the code follows, in ring 3. */
-static const uint8_t to_ring3[] = {0x6a, DATA3, 0x68, 0x00, 0x50, 0, 0, 0x68, 0x02, 0x30, 0, 0, 0x6a, CODE3,
-                                   0x68, 0x15,  0x10, 0,    0,    0x48, 0xcf};
+static const uint8_t to_ring3[] = {0x6a, DATA3, 0x68,  0x00, 0x50, 0,    0, 0x68, 0x02, 0x30, 0,
+                                   0,    0x6a,  CODE3, 0x68, 0x15, 0x10, 0, 0,    0x48, 0xcf};
 _Static_assert(sizeof to_ring3 == 0x15, "the pushed rip leads behind it");
 
 static bool set_up(struct guest *g, enum kvm_mode mode, uint64_t loops)
@@ -354,8 +356,8 @@ static bool try_mode(struct guest *g, timer_t timer, enum kvm_mode mode, uint64_
     return !*why;
 }
 
-/* One instruction of a loop, 0: cannot be told. A long and a short run are compared, so that the way in and out does not
- * count; a slow result that a busy host may have made is tried once more. */
+/* One instruction of a loop, 0: cannot be told. A long and a short run are compared, so that the way in and out does
+ * not count; a slow result that a busy host may have made is tried once more. */
 static double measure(struct guest *g, timer_t timer, enum kvm_mode mode)
 {
     double one, many, best = 0;

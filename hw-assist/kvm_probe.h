@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What this host's KVM can really run: found out by running a few instructions in each mode. A KVM need not be hardware:
- * nested clouds offer software ones which accept every call and then shut the guest down in modes they do not know. */
+/* What this host's KVM can really run: found out by running a few instructions in each mode. A KVM need not be
+ * hardware: nested clouds offer software ones which accept every call and then shut the guest down in modes they do not
+ * know. */
 #ifndef RINGFOLD_HW_ASSIST_KVM_PROBE_H
 #define RINGFOLD_HW_ASSIST_KVM_PROBE_H
 
@@ -11,8 +12,15 @@
 enum kvm_node { KVM_NODE_MISSING, KVM_NODE_FORBIDDEN, KVM_NODE_BROKEN, KVM_NODE_PRESENT };
 enum kvm_node kvm_probe_node(char *text, size_t len);
 
-enum kvm_mode { KVM_MODE_REAL, KVM_MODE_FLAT32, KVM_MODE_PAGING32, KVM_MODE_PAE, KVM_MODE_LONG, KVM_MODE_RING3,
-                KVM_MODE_COUNT };
+enum kvm_mode {
+    KVM_MODE_REAL,
+    KVM_MODE_FLAT32,
+    KVM_MODE_PAGING32,
+    KVM_MODE_PAE,
+    KVM_MODE_LONG,
+    KVM_MODE_RING3,
+    KVM_MODE_COUNT
+};
 const char *kvm_mode_name(enum kvm_mode mode);
 
 enum { KVM_PROBE_TEXT = 128 };
@@ -20,14 +28,14 @@ enum { KVM_PROBE_TEXT = 128 };
 struct kvm_probe {
     enum kvm_node node;
     char node_text[160];
-    bool usable;                       /* guests could be made at all */
-    char reason[KVM_PROBE_TEXT];       /* why not */
+    bool usable;                 /* guests could be made at all */
+    char reason[KVM_PROBE_TEXT]; /* why not */
     bool works[KVM_MODE_COUNT];
     char why[KVM_MODE_COUNT][KVM_PROBE_TEXT]; /* what happened instead */
-    bool software;                     /* real mode as slow as only an interpreter is */
-    bool exact_windows; /* an interrupt window of two instructions is noticed */
-    double real_ns, protected_ns;      /* for one instruction of a loop; 0: not measured */
-    double milliseconds;               /* that the probe took */
+    bool software;                            /* real mode as slow as only an interpreter is */
+    bool exact_windows;                       /* an interrupt window of two instructions is noticed */
+    double real_ns, protected_ns;             /* for one instruction of a loop; 0: not measured */
+    double milliseconds;                      /* that the probe took */
 };
 
 /* Runs once for the process, within KVM_MODE_COUNT times the limit for one mode. Any thread. */

@@ -15,6 +15,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#ifdef __clang__ /* the kernel's structs end in arrays without a length, and are followed by their entries here */
+#pragma clang diagnostic ignored "-Wgnu-variable-sized-type-not-at-end"
+#endif
+
 #define XSAVE_COMPONENTS 7ull /* x87, SSE, AVX: what struct cpu holds */
 enum { XSAVE_USED = 832, XSTATE_BV_AT = 512 };
 
@@ -221,46 +225,26 @@ static const struct {
     uint16_t at; /* of a uint64_t in struct cpu */
     bool wide;   /* only of a model with long mode */
 } state_msrs[] = {
-    {0x174, MSR_AT(msr.sysenter_cs), false},
-    {0x175, MSR_AT(msr.sysenter_esp), false},
-    {0x176, MSR_AT(msr.sysenter_eip), false},
-    {0x277, MSR_AT(msr.pat), false},
-    {0x1a0, MSR_AT(msr.misc_enable), false},
-    {0x17a, MSR_AT(msr.mcg_status), false},
-    {0x2ff, MSR_AT(msr.mtrr_def_type), false},
-    {0x250, MSR_AT(msr.mtrr_fixed[0]), false},
-    {0x258, MSR_AT(msr.mtrr_fixed[1]), false},
-    {0x259, MSR_AT(msr.mtrr_fixed[2]), false},
-    {0x268, MSR_AT(msr.mtrr_fixed[3]), false},
-    {0x269, MSR_AT(msr.mtrr_fixed[4]), false},
-    {0x26a, MSR_AT(msr.mtrr_fixed[5]), false},
-    {0x26b, MSR_AT(msr.mtrr_fixed[6]), false},
-    {0x26c, MSR_AT(msr.mtrr_fixed[7]), false},
-    {0x26d, MSR_AT(msr.mtrr_fixed[8]), false},
-    {0x26e, MSR_AT(msr.mtrr_fixed[9]), false},
-    {0x26f, MSR_AT(msr.mtrr_fixed[10]), false},
-    {0x200, MSR_AT(msr.mtrr_phys[0]), false},
-    {0x201, MSR_AT(msr.mtrr_phys[1]), false},
-    {0x202, MSR_AT(msr.mtrr_phys[2]), false},
-    {0x203, MSR_AT(msr.mtrr_phys[3]), false},
-    {0x204, MSR_AT(msr.mtrr_phys[4]), false},
-    {0x205, MSR_AT(msr.mtrr_phys[5]), false},
-    {0x206, MSR_AT(msr.mtrr_phys[6]), false},
-    {0x207, MSR_AT(msr.mtrr_phys[7]), false},
-    {0x208, MSR_AT(msr.mtrr_phys[8]), false},
-    {0x209, MSR_AT(msr.mtrr_phys[9]), false},
-    {0x20a, MSR_AT(msr.mtrr_phys[10]), false},
-    {0x20b, MSR_AT(msr.mtrr_phys[11]), false},
-    {0x20c, MSR_AT(msr.mtrr_phys[12]), false},
-    {0x20d, MSR_AT(msr.mtrr_phys[13]), false},
-    {0x20e, MSR_AT(msr.mtrr_phys[14]), false},
-    {0x20f, MSR_AT(msr.mtrr_phys[15]), false},
-    {0xc0000081, MSR_AT(msr.star), true},
-    {0xc0000082, MSR_AT(msr.lstar), true},
-    {0xc0000083, MSR_AT(msr.cstar), true},
-    {0xc0000084, MSR_AT(msr.sfmask), true},
-    {0xc0000102, MSR_AT(msr.kernel_gs_base), true},
-    {0xc0000103, MSR_AT(msr.tsc_aux), false},
+    {0x174, MSR_AT(msr.sysenter_cs), false},        {0x175, MSR_AT(msr.sysenter_esp), false},
+    {0x176, MSR_AT(msr.sysenter_eip), false},       {0x277, MSR_AT(msr.pat), false},
+    {0x1a0, MSR_AT(msr.misc_enable), false},        {0x17a, MSR_AT(msr.mcg_status), false},
+    {0x2ff, MSR_AT(msr.mtrr_def_type), false},      {0x250, MSR_AT(msr.mtrr_fixed[0]), false},
+    {0x258, MSR_AT(msr.mtrr_fixed[1]), false},      {0x259, MSR_AT(msr.mtrr_fixed[2]), false},
+    {0x268, MSR_AT(msr.mtrr_fixed[3]), false},      {0x269, MSR_AT(msr.mtrr_fixed[4]), false},
+    {0x26a, MSR_AT(msr.mtrr_fixed[5]), false},      {0x26b, MSR_AT(msr.mtrr_fixed[6]), false},
+    {0x26c, MSR_AT(msr.mtrr_fixed[7]), false},      {0x26d, MSR_AT(msr.mtrr_fixed[8]), false},
+    {0x26e, MSR_AT(msr.mtrr_fixed[9]), false},      {0x26f, MSR_AT(msr.mtrr_fixed[10]), false},
+    {0x200, MSR_AT(msr.mtrr_phys[0]), false},       {0x201, MSR_AT(msr.mtrr_phys[1]), false},
+    {0x202, MSR_AT(msr.mtrr_phys[2]), false},       {0x203, MSR_AT(msr.mtrr_phys[3]), false},
+    {0x204, MSR_AT(msr.mtrr_phys[4]), false},       {0x205, MSR_AT(msr.mtrr_phys[5]), false},
+    {0x206, MSR_AT(msr.mtrr_phys[6]), false},       {0x207, MSR_AT(msr.mtrr_phys[7]), false},
+    {0x208, MSR_AT(msr.mtrr_phys[8]), false},       {0x209, MSR_AT(msr.mtrr_phys[9]), false},
+    {0x20a, MSR_AT(msr.mtrr_phys[10]), false},      {0x20b, MSR_AT(msr.mtrr_phys[11]), false},
+    {0x20c, MSR_AT(msr.mtrr_phys[12]), false},      {0x20d, MSR_AT(msr.mtrr_phys[13]), false},
+    {0x20e, MSR_AT(msr.mtrr_phys[14]), false},      {0x20f, MSR_AT(msr.mtrr_phys[15]), false},
+    {0xc0000081, MSR_AT(msr.star), true},           {0xc0000082, MSR_AT(msr.lstar), true},
+    {0xc0000083, MSR_AT(msr.cstar), true},          {0xc0000084, MSR_AT(msr.sfmask), true},
+    {0xc0000102, MSR_AT(msr.kernel_gs_base), true}, {0xc0000103, MSR_AT(msr.tsc_aux), false},
 };
 #define STATE_MSR_COUNT (sizeof state_msrs / sizeof *state_msrs)
 #define MSR_TSC 0x10u
@@ -312,8 +296,8 @@ static int load_msrs(struct kvm_vcpu *v)
 {
     struct all_msrs m = {.head.nmsrs = v->msr_count};
     for (unsigned i = 0; i < v->msr_count; i++)
-        m.entry[i] = (struct kvm_msr_entry){.index = state_msrs[v->msrs[i]].index,
-                                            .data = *msr_field(&v->cpu, v->msrs[i])};
+        m.entry[i] =
+            (struct kvm_msr_entry){.index = state_msrs[v->msrs[i]].index, .data = *msr_field(&v->cpu, v->msrs[i])};
     /* A value that KVM refuses (a model's reset value it does not like) must not keep the others out. */
     for (unsigned done = 0; done < v->msr_count;) {
         struct all_msrs rest = {.head.nmsrs = v->msr_count - done};
@@ -343,8 +327,7 @@ static int store_msrs(struct kvm_vcpu *v)
 
 static struct kvm_device_attr tsc_attribute(uint64_t *offset)
 {
-    return (struct kvm_device_attr){
-        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
+    return (struct kvm_device_attr){.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
 }
 
 static int load_tsc(struct kvm_vcpu *v)
@@ -578,8 +561,8 @@ static void build_cpuid(const struct kvm_vcpu *v, struct cpuid_table *t)
             add_leaf(t, v, leaf, 0, 0);
 }
 
-/* --cpu-model host: what this KVM offers, less what struct cpu has no place for (AVX-512, protection keys, AMX, five-level
- * paging) and what needs a local APIC in the kernel. */
+/* --cpu-model host: what this KVM offers, less what struct cpu has no place for (AVX-512, protection keys, AMX,
+ * five-level paging) and what needs a local APIC in the kernel. */
 static void trim_host_leaf(const struct kvm_vcpu *v, struct kvm_cpuid_entry2 *e)
 {
     switch (e->function) {

@@ -148,10 +148,11 @@ static int apply_huge_pages(struct memory *m, char *err, size_t err_len)
         return 0;
     read_line("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", line, sizeof line);
     line[strcspn(line, "\n")] = 0;
-    snprintf(err, err_len,
-             "--hugepages: %llu pages of 2 MiB are needed, %s are free (sysctl vm.nr_hugepages reserves some), and this "
-             "host gives no transparent huge pages to shared memory",
-             (unsigned long long)((m->ram_size + HUGE_PAGE - 1) / HUGE_PAGE), *line ? line : "none");
+    snprintf(
+        err, err_len,
+        "--hugepages: %llu pages of 2 MiB are needed, %s are free (sysctl vm.nr_hugepages reserves some), and this "
+        "host gives no transparent huge pages to shared memory",
+        (unsigned long long)((m->ram_size + HUGE_PAGE - 1) / HUGE_PAGE), *line ? line : "none");
     return r;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The KVM engine, as far as this host's KVM goes: state, exits, memory slots, interrupts, kicks; and machines that change
- * between it and the translator. */
+/* The KVM engine, as far as this host's KVM goes: state, exits, memory slots, interrupts, kicks; and machines that
+ * change between it and the translator. */
+#include "devices/machine.h"
 #include "hw-assist/kvm.h"
 #include "hw-assist/kvm_internal.h"
 #include "hw-assist/kvm_probe.h"
@@ -402,7 +403,7 @@ static void interrupts(void)
     struct rig *r = rig_create(&engine_kvm, false);
     r->on_port = raise_on_port;
     r->vector = 0x21;
-    memory_write32(&r->mem, gpa(0x21 * 4), 0x1800); /* 0000:1800 */
+    memory_write32(&r->mem, gpa(0x21 * 4), 0x1800);      /* 0000:1800 */
     static const uint8_t handler[] = {0xe6, 0x81, 0xcf}; /* out 81h,al; iret */
     memory_write(&r->mem, gpa(0x1800), handler, sizeof handler);
     /* out 60h,al (interrupts are off); out 82h,al; sti; hlt; out 83h,al; cli; hlt */
@@ -452,8 +453,8 @@ static void kick_on_port(struct rig *r, uint16_t port, uint64_t value)
         cpu_raise(r->cpu, CPU_EVENT_KICK);
 }
 
-/* The guest computes x = x * 1103515245 + 12345 with x in memory, in a register and on the x87 stack's side (a counter in
- * st0), and reports every hundredth step; each report is a change of engines. */
+/* The guest computes x = x * 1103515245 + 12345 with x in memory, in a register and on the x87 stack's side (a counter
+ * in st0), and reports every hundredth step; each report is a change of engines. */
 static void hand_over(void)
 {
     enum { ROUNDS = 2000, STEPS = 20 };
@@ -492,10 +493,109 @@ static void hand_over(void)
     rig_destroy(r);
 }
 
-TEST_SUITE(kvm, {"the probe ends in time, is remembered and says why", probe},
+/* A whole machine: a multiboot guest that computes, checks itself and counts, while another thread changes its engine.
+ */
+enum { MACHINE_ROUNDS = 2000, LOADED_AT = 0x100000, COUNT_AT = 0x200000, STOP_AT = 0x200004, PASSES = 200 };
+
+static const char *write_guest(char *path)
+{
+    uint32_t x = 1;
+    for (unsigned i = 0; i < PASSES; i++)
+        x = x * 1103515245u + 12345;
+    const uint32_t header[8] = {0x1badb002, 0x10000, 0 - (0x1badb002u + 0x10000), LOADED_AT, LOADED_AT,
+                                0,          0,       LOADED_AT + sizeof header};
+    /* L: mov ecx,PASSES; mov eax,1; M: imul eax,eax,1103515245; add eax,12345; dec ecx; jnz M; cmp eax,x; jne bad;
+     * inc dword [COUNT_AT]; cmp dword [STOP_AT],0; je L; mov al,7; out f4h,al; bad: mov al,1; out f4h,al; hlt */
+    uint8_t code[] = {0xb9, PASSES, 0,    0,    0,    0xb8, 1,    0,    0,    0,    0x69, 0xc0, 0x6d, 0x4e,
+                      0xc6, 0x41,   0x05, 0x39, 0x30, 0,    0,    0x49, 0x75, 0xf2, 0x3d, 0,    0,    0,
+                      0,    0x75,   0x13, 0xff, 0x05, 0x00, 0x00, 0x20, 0,    0x83, 0x3d, 0x04, 0x00, 0x20,
+                      0,    0,      0x74, 0xd2, 0xb0, 7,    0xe6, 0xf4, 0xb0, 1,    0xe6, 0xf4, 0xf4};
+    memcpy(code + 25, &x, 4);
+    int fd = mkstemp(path);
+    bool ok = fd >= 0 && write(fd, header, sizeof header) == (ssize_t)sizeof header &&
+              write(fd, code, sizeof code) == (ssize_t)sizeof code;
+    close(fd);
+    return ok ? path : NULL;
+}
+
+static struct {
+    unsigned failed, rounds;
+    uint32_t counts[2];
+    char err[256];
+} changes;
+
+static void *change_engines(void *opaque)
+{
+    static const struct engine *const engines[2] = {&engine_bt, &engine_kvm};
+    struct machine *m = opaque;
+    for (changes.rounds = 0; changes.rounds < MACHINE_ROUNDS; changes.rounds++) {
+        machine_lock(m);
+        const struct engine *e = engines[changes.rounds & 1];
+        changes.failed += machine_set_engine(m, e, changes.err, sizeof changes.err) != 0 || machine_engine(m) != e;
+        machine_unlock(m);
+        if (changes.rounds % 100 < 2) { /* long enough for each to get somewhere */
+            uint32_t before = memory_read32(machine_memory(m), gpa(COUNT_AT));
+            usleep(3000);
+            changes.counts[changes.rounds & 1] += memory_read32(machine_memory(m), gpa(COUNT_AT)) - before;
+        }
+    }
+    memory_write32(machine_memory(m), gpa(STOP_AT), 1);
+    return NULL;
+}
+
+static void machine_changes_engines(void)
+{
+    char path[] = "/tmp/ringfold-test-XXXXXX", err[300] = "";
+    struct machine_config config = {
+        .ram_size = 8 << 20, .cpus = 1, .engine = &engine_kvm, .debug_exit = DEBUG_EXIT_EXACT, .kernel = path};
+    struct machine *m = NULL;
+    pthread_t thread;
+    if (!have(KVM_MODE_FLAT32))
+        return;
+    CU_ASSERT_PTR_NOT_NULL_FATAL(write_guest(path));
+    memset(&changes, 0, sizeof changes);
+    CU_ASSERT_EQUAL(machine_create(&m, &config, err, sizeof err), 0);
+    CU_ASSERT_STRING_EQUAL(err, "");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(m);
+    pthread_create(&thread, NULL, change_engines, m);
+    CU_ASSERT_EQUAL(machine_run(m), 7);
+    pthread_join(thread, NULL);
+    CU_ASSERT_EQUAL(changes.failed, 0);
+    CU_ASSERT_STRING_EQUAL(changes.err, "");
+    CU_ASSERT_EQUAL(changes.rounds, MACHINE_ROUNDS);
+    CU_ASSERT(changes.counts[0] > 0 && changes.counts[1] > 0);
+    machine_destroy(m);
+    unlink(path);
+}
+
+/* ---- placement ---- */
+
+static void placement_words(void)
+{
+    struct placement p = {0};
+    char err[200];
+    CU_ASSERT_EQUAL(placement_parse_cpus(&p, "0", err, sizeof err), 0);
+    CU_ASSERT(p.cpu_count == 1 && p.cpus[0] == 0);
+    static const char *const bad[] = {"", "x", "0-", "0,", "3-1", "0 ", "-1", "65535", "99999999999"};
+    for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+        *err = 0;
+        CU_ASSERT_EQUAL(placement_parse_cpus(&p, bad[i], err, sizeof err), -1);
+        CU_ASSERT(*err);
+    }
+    static const char *const nodes[] = {"", "x", "1x", "-1", "60000"};
+    for (unsigned i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+        *err = 0;
+        CU_ASSERT_EQUAL(placement_parse_node(&p, nodes[i], err, sizeof err), -1);
+        CU_ASSERT(*err);
+    }
+    CU_ASSERT_FALSE(p.numa);
+}
+
+TEST_SUITE(kvm, {"a machine changes its engine 2,000 times", machine_changes_engines},
+           {"--pin and --numa", placement_words}, {"the probe ends in time, is remembered and says why", probe},
            {"state goes to KVM and back", state_round_trip}, {"state from one vCPU to another", state_copy},
-           {"real mode: ports, string output, a device's memory, HLT", real_mode},
-           {"32-bit protected mode", flat32}, {"64-bit mode", long_mode}, {"shutdown", shutdown},
-           {"memory slots follow the map: ROM, shadow RAM, A20", slots},
-           {"the dirty log", dirty_log}, {"an interrupt waits for its window", interrupts},
-           {"kick from another thread, reset", kick}, {"2,000 hand-overs to and from the translator", hand_over})
+           {"real mode: ports, string output, a device's memory, HLT", real_mode}, {"32-bit protected mode", flat32},
+           {"64-bit mode", long_mode}, {"shutdown", shutdown},
+           {"memory slots follow the map: ROM, shadow RAM, A20", slots}, {"the dirty log", dirty_log},
+           {"an interrupt waits for its window", interrupts}, {"kick from another thread, reset", kick},
+           {"2,000 hand-overs to and from the translator", hand_over})
