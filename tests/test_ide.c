@@ -598,7 +598,8 @@ static void asynchronous(void)
     struct bench *t = p.t;
     command28(t, 0x20, 9, 1);
     CU_ASSERT(t->irq == 0 && in(t, CONTROL) & 0x80);
-    run_loop();
+    for (int i = 0; i < 1000 && !t->irq; i++) /* a loaded host takes its time */
+        run_loop();
     CU_ASSERT(t->irq == 1 && in(t, STATUS) == 0x58);
     read_words(t, buf, 256);
     CU_ASSERT(holds_sector(buf, 9));
