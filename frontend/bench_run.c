@@ -345,8 +345,7 @@ static bool collect(struct run *r, const struct bench_material *m)
         if (ready <= 0)
             continue;
         if (fds[1].revents && read(r->terminal, data, sizeof data) <= 0) {
-            fds[1].fd = -1; /* Bochs has gone */
-            return true;
+            fds[1].fd = -1; /* Bochs has gone; what it sent is still in the pipe */
         }
         if (fds[0].revents) {
             ssize_t n = read(r->console, data, sizeof data);
