@@ -86,7 +86,7 @@ static void add_buses(struct mp_table *t)
 
 static void add_interrupts(struct mp_table *t, unsigned io)
 {
-    add_interrupt(t, ENTRY_IO_INTERRUPT, INTERRUPT_EXTINT, CONFORMS, BUS_ISA, 0, io, 0);
+    /* ExtINT at pin 0 is left out: nobody has set it up there, and virtual wire mode goes by LINT0. */
     for (unsigned irq = 0; irq < 16; irq++)
         if (irq != 2)
             add_interrupt(t, ENTRY_IO_INTERRUPT, INTERRUPT_VECTORED, irq == PIIX4_SCI_IRQ ? LOW_LEVEL : CONFORMS,

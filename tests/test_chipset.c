@@ -16,12 +16,17 @@ struct world {
     struct piix4 piix4;
     uint8_t *rom;
     int pin[16];
+    int io_apic[24]; /* ISA lines, then PIRQs at 16 */
     unsigned resets, inits, power_offs, windows;
 };
 
 static void pin_set(void *opaque, int n, int level)
 {
     ((struct world *)opaque)->pin[n] = level;
+}
+static void io_apic_set(void *opaque, int n, int level)
+{
+    ((struct world *)opaque)->io_apic[n] = level;
 }
 static void on_reset(void *opaque)
 {
@@ -290,6 +295,39 @@ static void smbus(void)
     take_apart(&w);
 }
 
+/* Beside the 8259s: ISA lines as they are, PIRQs unrouted, SCI by IRQ9OUT#. */
+static void io_apic_lines(void)
+{
+    struct world w;
+    struct irq_line isa[16], pirq[4], pirq_a, irq5;
+    build(&w);
+    for (int i = 0; i < 16; i++)
+        isa[i] = (struct irq_line){io_apic_set, &w, i};
+    for (int i = 0; i < 4; i++)
+        pirq[i] = (struct irq_line){io_apic_set, &w, 16 + i};
+    piix4_connect_ioapic(&w.piix4, isa, pirq);
+    pirq_a = piix4_pirq(&w.piix4, 0);
+    irq5 = piix4_isa_irq(&w.piix4, 5);
+    irq_set(&irq5, 1);
+    CU_ASSERT(w.pin[5] == 1 && w.io_apic[5] == 1);
+    irq_set(&irq5, 0);
+    CU_ASSERT(w.pin[5] == 0 && w.io_apic[5] == 0);
+    pci_config_write(w.pci, 0, PIIX4_DEVICE, 0, PIIX4_PIRQRC, 9, 1);
+    irq_set(&pirq_a, 1);
+    CU_ASSERT(w.pin[9] == 1 && w.io_apic[16] == 1 && w.io_apic[9] == 0);
+    irq_set(&pirq_a, 0);
+    CU_ASSERT(w.pin[9] == 0 && w.io_apic[16] == 0);
+    pci_config_write(w.pci, 0, PIIX4_DEVICE, 3, 0x40, PIIX4_PM_PORT | 1, 4);
+    pci_config_write(w.pci, 0, PIIX4_DEVICE, 3, 0x80, 1, 1);
+    bus_write(w.ports, PIIX4_PM_PORT + 2, 1 << 8, 2); /* power button enabled */
+    bus_write(w.ports, PIIX4_PM_PORT + 4, 1, 2);      /* SCI_EN */
+    piix4_power_button(&w.piix4);
+    CU_ASSERT(w.pin[9] == 1 && w.io_apic[9] == 1);
+    bus_write(w.ports, PIIX4_PM_PORT, 1 << 8, 2);
+    CU_ASSERT(w.pin[9] == 0 && w.io_apic[9] == 0);
+    take_apart(&w);
+}
+
 TEST_SUITE(chipset, {"PAM segments", pam}, {"SMRAM and the fixed hole", smram}, {"PIRQ routing", routing},
            {"reset control port", reset_control}, {"PM timer", pm_timer}, {"power button and soft off", power},
-           {"SMBus without devices", smbus})
+           {"SMBus without devices", smbus}, {"lines to an I/O APIC", io_apic_lines})

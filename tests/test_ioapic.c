@@ -269,7 +269,7 @@ static void mp_table(void)
         at += at[0] ? 8 : 20;
     }
     CU_ASSERT_PTR_EQUAL(at, table + length);
-    CU_ASSERT(kinds[0] == 2 && kinds[1] == 3 && kinds[2] == 1 && kinds[3] == 1 + 15 + 124 && kinds[4] == 2);
+    CU_ASSERT(kinds[0] == 2 && kinds[1] == 3 && kinds[2] == 1 && kinds[3] == 15 + 124 && kinds[4] == 2);
     CU_ASSERT_EQUAL(pci, 124);
     config.cpus = 255; /* at most 16 are listed */
     mp_table_build(&t, &config);
