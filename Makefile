@@ -69,6 +69,20 @@ unit-programs: $(BUILD)/tests/unit $(BUILD)/tests/native_helper32 $(BUILD)/tests
 unit: unit-programs
 	$(BUILD)/tests/unit
 
+# A long run of what `make check` runs a bounded part of: random programs against all chips, and random instructions
+# compared with the processor. Under ASan unless MODE says otherwise.
+FUZZ_MODE = $(if $(filter release,$(MODE)),asan,$(MODE))
+FUZZ_STEPS ?= 20000000
+FUZZ_CASES ?= 200000
+ifndef SEED
+SEED := $(shell date +%s)
+endif
+fuzz: deps-check
+	@$(MAKE) --no-print-directory -s -j$(JOBS) MODE=$(FUZZ_MODE) BUILD=build-$(FUZZ_MODE) unit-programs
+	@echo "make fuzz SEED=$(SEED) FUZZ_STEPS=$(FUZZ_STEPS) FUZZ_CASES=$(FUZZ_CASES) MODE=$(FUZZ_MODE) repeats this run"
+	RINGFOLD_FUZZ_SEED=$(SEED) RINGFOLD_FUZZ_STEPS=$(FUZZ_STEPS) build-$(FUZZ_MODE)/tests/unit fuzz_devices
+	RINGFOLD_DIFF_SEED=$(SEED) RINGFOLD_DIFF_COUNT=$(FUZZ_CASES) build-$(FUZZ_MODE)/tests/unit differential differential64 native execute
+
 include tests/guests/guests.mk
 include tests/bench/bench.mk
 
@@ -115,11 +129,12 @@ help:
 	@echo "make check-long       as check, with every guest, memory size and sanitizer"
 	@echo "make bench            the suites of ringfold bench, native, bt and QEMU TCG (BENCH_ARGS=...)"
 	@echo "make bench-smoke      CRC-32 and quicksort, native and in the guest"
+	@echo "make fuzz             random programs against the chips, random instructions against the processor; long"
 	@echo "make install          to DESTDIR PREFIX ($(PREFIX))"
 	@echo "make all unit guests headers deps clean"
 	@echo "MODE=debug|asan|ubsan|tsan builds into build-MODE; CC=clang BUILD=build-clang for another compiler"
 
 -include $(LIB_OBJ:.o=.d) $(TEST_OBJ:.o=.d) $(BUILD)/frontend/main.d
 
-.PHONY: all unit unit-programs guests headers deps deps-check run check check-long bench bench-smoke install clean help
+.PHONY: all unit unit-programs guests headers deps deps-check fuzz run check check-long bench bench-smoke install clean help
 .DELETE_ON_ERROR:

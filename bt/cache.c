@@ -110,7 +110,8 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
     counters_reset(c);
     return vcpu;
 fail:
-    snprintf(err, err_len, "bt: cannot map a code cache of %zu MiB: %s", code >> 20, strerror(errno));
+    snprintf(err, err_len, "bt: cannot map a code cache of %zu MiB and its tables: %s%s", code >> 20, strerror(errno),
+             wide ? " (a machine with --cpu 32 needs less address space)" : "");
     if (fd >= 0)
         close(fd);
     munmap(low, total);

@@ -45,6 +45,7 @@ void supervisor_block_signals(void)
     if (sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler != SIG_IGN)
         sigaddset(&watched, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &watched, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* "ulimit -f": the write fails with EFBIG, and says so */
 }
 
 static void die(int status)
