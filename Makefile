@@ -81,7 +81,7 @@ fuzz: deps-check
 	@$(MAKE) --no-print-directory -s -j$(JOBS) MODE=$(FUZZ_MODE) BUILD=build-$(FUZZ_MODE) unit-programs
 	@echo "make fuzz SEED=$(SEED) FUZZ_STEPS=$(FUZZ_STEPS) FUZZ_CASES=$(FUZZ_CASES) MODE=$(FUZZ_MODE) repeats this run"
 	RINGFOLD_FUZZ_SEED=$(SEED) RINGFOLD_FUZZ_STEPS=$(FUZZ_STEPS) build-$(FUZZ_MODE)/tests/unit fuzz_devices
-	RINGFOLD_DIFF_SEED=$(SEED) RINGFOLD_DIFF_COUNT=$(FUZZ_CASES) build-$(FUZZ_MODE)/tests/unit differential differential64 native execute
+	RINGFOLD_DIFF_SEED=$(SEED) RINGFOLD_DIFF_COUNT=$(FUZZ_CASES) build-$(FUZZ_MODE)/tests/unit differential differential64 native
 
 include tests/guests/guests.mk
 include tests/bench/bench.mk

@@ -159,7 +159,8 @@ static uint32_t legacy_prefixes(const struct insn *in)
         op |= OP_F3;
     if (in->lock)
         op |= OP_LOCK;
-    if (in->rex_w)
+    /* movq xmm, m64 does without: Capstone 4 takes it with REX.W for a movd that stores. */
+    if (in->rex_w && !(in->map == MAP_0F && in->opcode == 0x7e && in->mandatory == 0xf3))
         op |= OP_W;
     return op;
 }
