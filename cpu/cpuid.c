@@ -18,7 +18,7 @@
  * to announce, and the bit alone only makes systems skip set-up that works here.
  *
  * Not offered: MONITOR, VMX, SVM, performance counters, XSAVEOPT and XSAVEC/XSAVES (their optimisations track the last
- * XRSTOR of the processor, which may be the monitor's), RTM, PKU, AVX-512, 1 GiB pages, SPEC_CTRL. */
+ * XRSTOR of the processor, which may be the monitor's), RTM, PKU, AVX-512, SPEC_CTRL. */
 #include "cpu/cpuid.h"
 
 #include "cpu/internal.h"
@@ -51,6 +51,7 @@ enum {
     EDX7_ARCH_CAPABILITIES = 29,
     X1_EDX_SYSCALL = 11,
     X1_EDX_NX = 20,
+    X1_EDX_PAGE1GB = 26,
     X1_EDX_RDTSCP = 27,
     X1_EDX_LM = 29,
     X1_ECX_LAHF64 = 0
@@ -70,8 +71,9 @@ static const uint32_t virtualised[F_WORDS] = {
     [F_7_ECX] = BIT(ECX7_UMIP),
     /* LAHF64 LZCNT PREFETCHW */
     [F_X1_ECX] = BIT(X1_ECX_LAHF64) | BIT(5) | BIT(8),
-    /* SYSCALL NX MMXEXT RDTSCP LM; the copies of leaf 1 are added for AMD */
-    [F_X1_EDX] = BIT(X1_EDX_SYSCALL) | BIT(X1_EDX_NX) | BIT(22) | BIT(X1_EDX_RDTSCP) | BIT(X1_EDX_LM),
+    /* SYSCALL NX MMXEXT 1 GiB pages RDTSCP LM; the copies of leaf 1 are added for AMD */
+    [F_X1_EDX] =
+        BIT(X1_EDX_SYSCALL) | BIT(X1_EDX_NX) | BIT(22) | BIT(X1_EDX_PAGE1GB) | BIT(X1_EDX_RDTSCP) | BIT(X1_EDX_LM),
     /* error pointers are always saved */
     [F_X8_EBX] = BIT(2),
 };
@@ -81,7 +83,7 @@ static const uint32_t long_mode_only[F_WORDS] = {
     [F_1_ECX] = BIT(ECX1_CX16) | BIT(ECX1_PCID),
     [F_7_EBX] = BIT(EBX7_FSGSBASE) | BIT(EBX7_INVPCID),
     [F_X1_ECX] = BIT(X1_ECX_LAHF64),
-    [F_X1_EDX] = BIT(X1_EDX_SYSCALL) | BIT(X1_EDX_LM),
+    [F_X1_EDX] = BIT(X1_EDX_SYSCALL) | BIT(X1_EDX_PAGE1GB) | BIT(X1_EDX_LM),
 };
 
 enum { AMD_COPIES = 0x0183f3ff }; /* leaf 80000001H EDX bits that repeat leaf 1 */

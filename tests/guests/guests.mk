@@ -10,9 +10,12 @@ GUEST_CFLAGS = -m32 -march=i686 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-unu
 	-fno-asynchronous-unwind-tables -MMD -MP
 GUEST_LIB = $(patsubst tests/guests/lib/%,$(BUILD)/guests/lib/%.o,$(wildcard tests/guests/lib/*.[cS]))
 GUEST_ELF = $(patsubst tests/guests/%.c,$(BUILD)/guests/%.elf,$(wildcard tests/guests/*.c))
+GUEST64_CFLAGS = $(filter-out -m32 -march=i686,$(GUEST_CFLAGS)) -m64 -mno-red-zone
+GUEST64_LIB = $(patsubst tests/guests/lib64/%,$(BUILD)/guests/lib64/%.o,$(wildcard tests/guests/lib64/*.[cS]))
+GUEST64_ELF = $(patsubst tests/guests/long/%.c,$(BUILD)/guests/%.elf,$(wildcard tests/guests/long/*.c))
 GUEST_IMAGE = $(patsubst tests/guests/%.S,$(BUILD)/guests/%.img,$(wildcard tests/guests/*.S))
 
-guests: $(GUEST_ELF) $(GUEST_IMAGE)
+guests: $(GUEST_ELF) $(GUEST64_ELF) $(GUEST_IMAGE)
 
 $(BUILD)/guests/lib/%.c.o: tests/guests/lib/%.c
 	@mkdir -p $(@D)
@@ -27,6 +30,21 @@ $(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(GUEST_LIB) tests/guests/lib/guest.l
 	$(GUEST_CC) $(GUEST_CFLAGS) -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments \
 		-T tests/guests/lib/guest.ld -o $@ $(GUEST_LIB) $(@:.elf=.o)
 
+# 64-bit guests, in a 32-bit ELF as multiboot loaders want it.
+$(BUILD)/guests/lib64/%.c.o: tests/guests/lib64/%.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST64_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/lib64/%.S.o: tests/guests/lib64/%.S
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST64_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/long/%.o: tests/guests/long/%.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST64_CFLAGS) -c -o $@ $<
+$(GUEST64_ELF): $(BUILD)/guests/%.elf: $(BUILD)/guests/long/%.o $(GUEST64_LIB) tests/guests/lib64/guest.ld
+	$(GUEST_CC) $(GUEST64_CFLAGS) -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-z,max-page-size=4096 \
+		-Wl,--no-warn-rwx-segments -T tests/guests/lib64/guest.ld -o $@.wide $(GUEST64_LIB) $<
+	objcopy -O elf32-i386 $@.wide $@
+
 # A floppy: its first sector is the boot sector, the rest is up to the program.
 $(BUILD)/guests/%.img: tests/guests/%.S
 	@mkdir -p $(@D)
@@ -35,6 +53,7 @@ $(BUILD)/guests/%.img: tests/guests/%.S
 	truncate -s 1474560 $@.part
 	mv $@.part $@
 
+-include $(GUEST64_LIB:.o=.d) $(patsubst tests/guests/long/%.c,$(BUILD)/guests/long/%.d,$(wildcard tests/guests/long/*.c))
 -include $(GUEST_ELF:.elf=.d) $(GUEST_LIB:.o=.d)
 
 .SECONDARY:
