@@ -138,7 +138,7 @@ struct bt_site {
     struct insn insn;
     uint32_t flags;
 };
-enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_REDECODE = 4 };
+enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_DIVIDE_ERROR = 4 /* raise #DE */ };
 
 /* Allocates the vCPU and its cache in the low 2 GiB. wide: the guest may enter long mode. NULL with a reason in err. */
 struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t err_len);

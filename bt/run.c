@@ -16,8 +16,12 @@ _Static_assert(sizeof(struct bt_vcpu) < 1 << 16, "the vCPU must stay within RIP 
 
 /* ---- mode ---- */
 
+enum { DR7_ENABLES = 0xff };
+
 static bool data_breakpoints(const struct cpu *cpu)
 {
+    if (!(cpu->dr[7] & DR7_ENABLES))
+        return false;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> 2 * i & 3) && (cpu->dr[7] >> (16 + 4 * i) & 1))
             return true;
@@ -26,6 +30,8 @@ static bool data_breakpoints(const struct cpu *cpu)
 
 static bool code_breakpoints(const struct cpu *cpu)
 {
+    if (!(cpu->dr[7] & DR7_ENABLES))
+        return false;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> 2 * i & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3))
             return true;
@@ -35,11 +41,15 @@ static bool code_breakpoints(const struct cpu *cpu)
 static void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bool checked)
 {
     enum { SLACK = BT_BOUNCE_SIZE - 1 };
+    uint64_t key = s->limit | (uint64_t)s->attr << 32 | (uint64_t)checked << 63;
+    c->base = s->base;
+    if (key == c->key)
+        return;
+    c->key = key;
     bool code = s->attr & SEG_CODE, present = (s->attr & SEG_P) && !(s->attr & SEG_UNUSABLE);
     int64_t limit = s->limit == 0xffffffff ? 0xffffffffll : (int64_t)s->limit - SLACK;
     if (limit < 0 || !present || (checked && !code && (s->attr & SEG_E)))
         limit = -1;
-    c->base = s->base;
     c->read_limit = checked && code && !(s->attr & SEG_W) ? -1 : limit;
     c->write_limit = checked && (code || !(s->attr & SEG_W)) ? -1 : limit;
 }

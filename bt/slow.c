@@ -238,6 +238,8 @@ static int execute(struct bt_vcpu *v, const struct bt_site *site)
         cpu->rip = cpu->next_rip;
         return CPU_OK;
     }
+    if (site->flags & BT_SITE_DIVIDE_ERROR)
+        return cpu_raise_fault(cpu, VECTOR_DE);
     if (site->insn.cls == INSN_GENERIC && !site->insn.mem.masked)
         return bt_legacy_execute(cpu, &site->insn);
     v->int_delivered = is_software_interrupt(&site->insn);

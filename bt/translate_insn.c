@@ -321,6 +321,34 @@ static void translate_lea(struct builder *b)
         gpr_store(b, in->reg.num, R10);
 }
 
+static void cold_divide_error(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[0]);
+    callout_emit(b, BT_SITE_DIVIDE_ERROR | BT_SITE_ENDS_BLOCK);
+}
+
+/* A division by a register that is zero goes to C at once: the host's exception would come as a signal, which costs ten
+ * times as much. (A quotient that does not fit still does.) */
+static void check_divisor(struct builder *b)
+{
+    const struct insn *in = b->in;
+    if ((in->mnemonic != ZYDIS_MNEMONIC_DIV && in->mnemonic != ZYDIS_MNEMONIC_IDIV) || in->rm.cls != REGCLASS_GPR)
+        return;
+    unsigned divisor = host_gpr(b, in->rm.num);
+    flags_clobber(b);
+    struct cold *c = builder_cold(b, cold_divide_error);
+    if (divisor == NO_REG) {
+        gpr_load(b, R10, in->rm.num);
+        divisor = R10;
+    }
+    uint32_t width = in->opsize == 2 ? OP_66 : in->opsize == 8 ? OP_W : 0;
+    if (in->opsize == 1)
+        asm_op(&b->a, 0x84 | OP_BYTE_REG | OP_BYTE_RM, divisor, rm_reg(divisor), 0);
+    else
+        asm_op(&b->a, OP_TEST | width, divisor, rm_reg(divisor), 0);
+    c->from[0] = asm_jcc32(&b->a, CC_Z, 0);
+}
+
 void translate_generic(struct builder *b)
 {
     const struct insn *in = b->in;
@@ -338,6 +366,7 @@ void translate_generic(struct builder *b)
                                                   : emit_reencoded);
         return;
     }
+    check_divisor(b);
     flags_prepare(b);
     emit_reencoded(b, rm_reg(0));
     flags_after(b);

@@ -59,6 +59,7 @@ struct bt_seg_cache {
     uint64_t base;
     int64_t read_limit; /* highest offset at which any access of up to 64 bytes is surely good; -1: none */
     int64_t write_limit;
+    uint64_t key; /* what the limits were made from */
 };
 
 enum { BT_BOUNCE_SIZE = 64 };
