@@ -509,8 +509,8 @@ static enum engine_exit run(struct cpu *cpu)
 static struct cpu *vcpu_create(const struct engine_options *options, struct memory *mem, const struct cpu_model *model,
                                const struct cpu_board *board, unsigned index, char *err, size_t err_len)
 {
-    if (!__builtin_cpu_supports("bmi2")) {
-        snprintf(err, err_len, "bt: the host CPU lacks BMI2, which translated code is made of");
+    if (!__builtin_cpu_supports("bmi") || !__builtin_cpu_supports("bmi2")) {
+        snprintf(err, err_len, "bt: the host CPU lacks BMI1 or BMI2, which translated code is made of");
         return NULL;
     }
     struct bt_vcpu *v = bt_cache_create(options ? options->cache_size : 0, model->long_mode, err, err_len);
