@@ -58,8 +58,14 @@ static bool frame_kind(const struct kvm_memory *m, uint64_t gfn, struct run *out
 /* The run that starts at gfn and ends before limit; the next frame that has one. */
 static bool next_run(const struct kvm_memory *m, uint64_t *gfn, uint64_t limit, struct run *out)
 {
-    while (*gfn < limit && !frame_kind(m, *gfn, out))
-        ++*gfn;
+    while (*gfn < limit) {
+        if (!m->mem->blocks[aliased(m, *gfn) >> MEMORY_BLOCK_SHIFT])
+            *gfn = (*gfn | (FRAMES_PER_MIB - 1)) + 1;
+        else if (frame_kind(m, *gfn, out))
+            break;
+        else
+            ++*gfn;
+    }
     if (*gfn >= limit)
         return false;
     out->gfn = *gfn;

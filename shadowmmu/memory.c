@@ -39,7 +39,8 @@ int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len)
     m->page_count = (MEMORY_4G + (ram_size - m->low_size)) >> PAGE_SHIFT;
     m->pages = reserve(m->page_count * sizeof *m->pages);
     m->flags = reserve(m->page_count);
-    if (!m->pages || !m->flags) {
+    m->blocks = reserve((m->page_count >> MEMORY_BLOCK_SHIFT) + 1);
+    if (!m->pages || !m->flags || !m->blocks) {
         snprintf(err, err_len, "guest memory: cannot reserve the page map: %s", strerror(errno));
         goto fail;
     }
@@ -72,6 +73,8 @@ void memory_destroy(struct memory *m)
         munmap(m->pages, m->page_count * sizeof *m->pages);
     if (m->flags)
         munmap((void *)m->flags, m->page_count);
+    if (m->blocks)
+        munmap(m->blocks, (m->page_count >> MEMORY_BLOCK_SHIFT) + 1);
     if (m->ram_fd >= 0)
         close(m->ram_fd);
     memset(m, 0, sizeof *m);
@@ -105,6 +108,7 @@ int memory_map(struct memory *m, gpa_t base, uint64_t size, uint8_t *read, uint8
         struct memory_page *p = &m->pages[gfn + i];
         if (p->read != page.read || p->write != page.write) {
             *p = page;
+            m->blocks[(gfn + i) >> MEMORY_BLOCK_SHIFT] = 1;
             changed = true;
         }
     }

@@ -25,6 +25,8 @@
 #define MEMORY_LOW_RAM_LIMIT 0xc0000000ull
 #define MEMORY_4G 0x100000000ull
 
+enum { MEMORY_BLOCK_SHIFT = 8 }; /* frames to a MiB, see struct memory's blocks */
+
 enum memory_page_flags {
     MEMORY_PAGE_CODE = 1,   /* translated code was made from this page: writes must go through memory_code_written */
     MEMORY_PAGE_DIRTY = 2,  /* written since memory_dirty_clear */
@@ -52,6 +54,7 @@ struct memory_listener {
 struct memory {
     struct memory_page *pages; /* indexed by gfn, page_count entries, demand-zero */
     _Atomic uint8_t *flags;    /* enum memory_page_flags, indexed by gfn */
+    uint8_t *blocks; /* for each MiB: was anything ever mapped in it? Spares a look at every frame of an empty space */
     uint64_t page_count;       /* frames the map can hold: the guest-physical space in use */
     uint8_t *ram;              /* the pool: ram_size bytes of a shared memfd */
     uint64_t ram_size;         /* bytes of guest RAM */
