@@ -176,6 +176,19 @@ static int table_loaded(const struct scan *s, const cs_insn *i)
     return at == (uintptr_t)&v->read_table ? TABLE_READ : at == (uintptr_t)&v->write_table ? TABLE_WRITE : TABLE_NONE;
 }
 
+/* CLAC and STAC: mov r8, [rip -> the read table of the new rights], or mov r9, [the write table]. */
+static bool loads_rights(const struct scan *s, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const struct bt_vcpu *v = s->c->vcpu;
+    if (i->id != X86_INS_MOV || x->operands[1].type != X86_OP_MEM || x->operands[1].mem.base != X86_REG_RIP)
+        return false;
+    uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp);
+    bool reads = at == (uintptr_t)&v->ac_set.read || at == (uintptr_t)&v->ac_clear.read;
+    bool writes = at == (uintptr_t)&v->ac_set.write || at == (uintptr_t)&v->ac_clear.write;
+    return (reads && x->operands[0].reg == X86_REG_R8) || (writes && x->operands[0].reg == X86_REG_R9);
+}
+
 static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
 {
     cs_regs read, written;
@@ -192,8 +205,11 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
                         is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B)))
             continue;
         if (is_family(r, X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B) ||
-            is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B))
+            is_family(r, X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B)) {
+            if (loads_rights(s, i))
+                continue;
             return "writes a table register";
+        }
         if (is_family(r, X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B) && i->id != X86_INS_MOV &&
             i->id != X86_INS_MOVABS)
             return "writes r15";
