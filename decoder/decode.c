@@ -338,7 +338,7 @@ static void correct_shift_flags(struct insn *out, const ZydisDecodedInstruction 
     if (by_cl) {
         out->flags_maybe |= out->flags_written;
         out->flags_written = 0;
-    } else if (out->imm_len && !(out->imm & (out->rex_w ? 0x3f : 0x1f))) {
+    } else if (out->imm_len && !(out->imm & (out->opsize == 8 ? 0x3f : 0x1f))) {
         out->flags_written = out->flags_undefined = 0;
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* cpu_execute against the processor: instructions of its classes, carried out in C on the saved state and natively by
- * the 32-bit helper, from the same state on the same memory. RINGFOLD_DIFF_COUNT and RINGFOLD_DIFF_SEED as in
+ * the helper, from the same state on the same memory. RINGFOLD_DIFF_COUNT and RINGFOLD_DIFF_SEED as in
  * test_differential.c. */
 #include "tests/flat_machine.h"
 #include "tests/test.h"
@@ -36,8 +36,8 @@ static bool run_case(struct flat_machine *m, struct native *n, struct generator_
         return true;
     /* Processors go through a large operand in different orders: CR2 may be anywhere in the page. */
     if (at >= 0 && at < (int)c->count && (c->insns[at].insn.cls == INSN_FPU_ENV || c->insns[at].insn.mem.masked)) {
-        real.cr2 &= ~(uint32_t)PAGE_MASK;
-        ours.cr2 &= ~(uint32_t)PAGE_MASK;
+        real.cr2 &= ~(uint64_t)PAGE_MASK;
+        ours.cr2 &= ~(uint64_t)PAGE_MASK;
     }
     /* An operand that wraps at 4 GiB: some processors find the page before the limit. */
     if (real.vector == VECTOR_PF && real.cr2 >= 0xfffff000 && (ours.vector == VECTOR_GP || ours.vector == VECTOR_SS) &&
@@ -61,13 +61,14 @@ static void run_many(const struct generator_options *options, unsigned long othe
 {
     unsigned long count = setting("RINGFOLD_DIFF_COUNT", otherwise), seed = setting("RINGFOLD_DIFF_SEED", 1);
     const char *why;
-    struct native *n = native_start(32, &why);
+    unsigned bits = options->bits;
+    struct native *n = native_start(bits, &why);
 
     if (!n) {
         test_skip(why);
         return;
     }
-    struct flat_machine *m = flat_machine_create(32, NULL, NULL, &why);
+    struct flat_machine *m = flat_machine_create(bits, NULL, NULL, &why);
     CU_ASSERT_FATAL(m != NULL);
     unsigned failures = 0;
     for (unsigned long i = 0; i < count && failures < 3; i++) {
@@ -81,9 +82,9 @@ static void run_many(const struct generator_options *options, unsigned long othe
     native_stop(n);
 }
 
-static void user_classes(void)
+static void user_classes(unsigned bits)
 {
-    run_many(&(struct generator_options){.bits = 32,
+    run_many(&(struct generator_options){.bits = bits,
                                          .length = 3,
                                          .classes = 1u << INSN_MOVE | 1u << INSN_STACK | 1u << INSN_STRING |
                                                     1u << INSN_JCC | 1u << INSN_JMP | 1u << INSN_CALL |
@@ -91,20 +92,35 @@ static void user_classes(void)
              1500);
 }
 
-static void saved_state(void)
+static void user_classes32(void)
+{
+    user_classes(32);
+}
+
+static void user_classes64(void)
+{
+    user_classes(64);
+}
+
+static void saved_state32(void)
 {
     run_many(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true, .state_only = true}, 400);
+}
+
+static void saved_state64(void)
+{
+    run_many(&(struct generator_options){.bits = 64, .length = 1, .no_branches = true, .state_only = true}, 400);
 }
 
 static void append_insn(struct generator_case *c, const uint8_t *bytes, unsigned len)
 {
     struct generator_insn *g = &c->insns[c->count++];
     g->branch = false;
-    CU_ASSERT(insn_decode(&g->insn, bytes, len, INSN_MODE_32) == (int)len);
+    CU_ASSERT(insn_decode(&g->insn, bytes, len, c->bits == 64 ? INSN_MODE_64 : INSN_MODE_32) == (int)len);
 }
 
 /* xsave, then a change of everything that this leaves valid, then xrstor of what EAX selects. */
-static void xsave_and_back(void)
+static void xsave_and_back_at(unsigned bits)
 {
     static const uint8_t code[][8] = {{3, 0x0f, 0xae, 0x27},     /* xsave [edi] */
                                       {2, 0xdd, 0x36},           /* fnsave [esi] */
@@ -113,17 +129,17 @@ static void xsave_and_back(void)
                                       {4, 0x0f, 0xae, 0x47, 64}, /* fxsave [edi+64] */
                                       {2, 0xd9, 0x36}};          /* fnstenv [esi] */
     const char *why;
-    struct native *n = native_start(32, &why);
+    struct native *n = native_start(bits, &why);
 
     if (!n) {
         test_skip(why);
         return;
     }
-    struct flat_machine *m = flat_machine_create(32, NULL, NULL, &why);
+    struct flat_machine *m = flat_machine_create(bits, NULL, NULL, &why);
     CU_ASSERT_FATAL(m != NULL);
     for (unsigned i = 0; i < 64; i++) {
         struct generator_case c;
-        generator_make(&c, i, &(struct generator_options){.bits = 32, .length = 0});
+        generator_make(&c, i, &(struct generator_options){.bits = bits, .length = 0});
         c.state.gpr[GPR_AX] = i & 7;
         c.state.gpr[GPR_DX] = 0;
         c.state.gpr[GPR_DI] = NATIVE_DATA + (i & 1 ? NATIVE_PAGE - 64 : 128);
@@ -146,6 +162,19 @@ static void xsave_and_back(void)
     native_stop(n);
 }
 
-TEST_SUITE(execute, {"cpu_execute does what the processor does", user_classes},
-           {"masked moves, saved and restored x87/SSE/AVX state", saved_state},
-           {"xsave and xrstor by components", xsave_and_back})
+static void xsave_and_back32(void)
+{
+    xsave_and_back_at(32);
+}
+
+static void xsave_and_back64(void)
+{
+    xsave_and_back_at(64);
+}
+
+TEST_SUITE(execute, {"cpu_execute does what the processor does", user_classes32},
+           {"masked moves, saved and restored x87/SSE/AVX state", saved_state32},
+           {"xsave and xrstor by components", xsave_and_back32})
+TEST_SUITE(execute64, {"cpu_execute does what the processor does in 64-bit code", user_classes64},
+           {"masked moves, saved and restored x87/SSE/AVX state, 64 bits", saved_state64},
+           {"xsave and xrstor by components, 64 bits", xsave_and_back64})

@@ -79,13 +79,19 @@ static void known_results(void)
 
 /* ---- the decoder's claims ---- */
 
+/* What a steering mov loads. */
+static uint64_t load_value(const struct insn *insn)
+{
+    return insn->opsize == 8 ? insn->imm : (uint32_t)insn->imm;
+}
+
 /* Puts what the steering movs load into the initial state and leaves the last instruction alone. */
 static bool fold(struct generator_case *c)
 {
     if (!c->count)
         return false;
     for (unsigned i = 0; i + 1 < c->count; i++)
-        c->state.gpr[c->insns[i].insn.opreg.num & 7] = (uint32_t)c->insns[i].insn.imm;
+        c->state.gpr[c->insns[i].insn.opreg.num & 15] = load_value(&c->insns[i].insn);
     c->insns[0] = c->insns[c->count - 1];
     c->count = 1;
     return true;
@@ -105,7 +111,7 @@ static bool run_from(struct native *n, const struct generator_case *c, const str
 static const char *same_outputs(const struct insn *insn, const struct native_result *a, const struct native_result *b)
 {
     struct native_result x = *a, y = *b;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 16; i++)
         if (!(insn->gpr_write >> i & 1))
             x.state.gpr[i] = y.state.gpr[i] = 0;
     uint32_t ignored = FLAGS_ARITH & ~(insn->flags_written & ~insn->flags_undefined);
@@ -126,7 +132,7 @@ static const char *check_claims(struct native *n, struct generator_case *c, uint
         return "no result";
     if ((base.state.rflags ^ c->state.rflags) & untouched)
         return "flags change that are said not to be written";
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 16; i++)
         if (!(insn->gpr_write >> i & 1) && base.state.gpr[i] != c->state.gpr[i])
             return "a register changes that is said not to be written";
     other = c->state;
@@ -137,9 +143,9 @@ static const char *check_claims(struct native *n, struct generator_case *c, uint
     if (differs || memcmp(data[0], data[1], DATA_BYTES))
         return "flags matter that are said not to be read";
     other = c->state;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 16; i++)
         if (!(insn->gpr_read >> i & 1))
-            other.gpr[i] = (uint32_t)generator_random(random);
+            other.gpr[i] = c->bits == 64 ? generator_random(random) : (uint32_t)generator_random(random);
     if (!run_from(n, c, &other, &r, data[2]))
         return "no result";
     differs = same_outputs(insn, &base, &r);
@@ -148,15 +154,15 @@ static const char *check_claims(struct native *n, struct generator_case *c, uint
     return NULL;
 }
 
-static void decoder_claims(void)
+static void decoder_claims(unsigned bits)
 {
-    const struct generator_options options = {.bits = 32,
+    const struct generator_options options = {.bits = bits,
                                               .length = 1,
                                               .classes = 1u << INSN_GENERIC | 1u << INSN_MOVE | 1u << INSN_STRING,
                                               .no_branches = true};
     const char *count = getenv("RINGFOLD_DIFF_COUNT"), *seed = getenv("RINGFOLD_DIFF_SEED"), *why;
     unsigned long cases = count ? strtoul(count, NULL, 0) : 1500, first = seed ? strtoul(seed, NULL, 0) : 1;
-    struct native *n = native_start(32, &why);
+    struct native *n = native_start(bits, &why);
     uint64_t random = first;
     unsigned failures = 0;
 
@@ -182,5 +188,16 @@ static void decoder_claims(void)
     native_stop(n);
 }
 
+static void decoder_claims32(void)
+{
+    decoder_claims(32);
+}
+
+static void decoder_claims64(void)
+{
+    decoder_claims(64);
+}
+
 TEST_SUITE(native, {"known results, faults, and a helper that is lost", known_results},
-           {"the decoder's register and flag masks hold on the processor", decoder_claims})
+           {"the decoder's register and flag masks hold on the processor", decoder_claims32},
+           {"the decoder's register and flag masks hold on the processor, 64 bits", decoder_claims64})
