@@ -262,7 +262,8 @@ static void emit_reencoded(struct builder *b, struct rm rm)
     stand_in_load(b, &in->reg, f.reg);
     stand_in_load(b, &in->rm, f.rm_register);
     stand_in_load(b, &in->opreg, f.opreg);
-    stand_in_load(b, &in->vvvv, f.vvvv);
+    if (in->vvvv.read) /* MULX writes it whole, and a load would replace the delta of its memory operand */
+        stand_in_load(b, &in->vvvv, f.vvvv);
     if (rm.kind == RM_REG)
         rm = rm_reg(f.rm_register);
     if (in->encoding == ENCODING_VEX)
