@@ -105,6 +105,9 @@ static bool stays_in_memory(const struct builder *b, const struct insn_reg *r)
 
 static void stand_in_load(struct builder *b, const struct insn_reg *r, unsigned scratch)
 {
+    if (b->in->encoding == ENCODING_VEX &&
+        !r->read) /* written as a whole; the scratch may hold the address until then */
+        return;
     /* a narrow write keeps the rest; CMOV, BSF and others may write nothing at all */
     if (stays_in_memory(b, r) && (r->read || r->size < 4 || b->in->cls != INSN_MOVE))
         gpr_load(b, scratch, r->num);
