@@ -35,19 +35,22 @@ struct mmu_fill {
 static const uint64_t TABLE_32 = 8ull << 20;
 static const uint64_t TABLE_48 = 512ull << 30;
 
-static uint64_t *table_reserve(bool wide)
+/* Tables begin at different offsets of their mappings: entries for one page at equal offsets of several large mappings
+ * fall into one cache set, and on AMD processors also into one way of its linear-address predictor (measured: quicksort
+ * 2.3x native with 48-bit tables at equal offsets, 1.5x like this). */
+enum { STAGGER = PAGE_SIZE + 5 * 64, STAGGER_ROOM = 64 << 10 };
+
+static uint64_t *table_reserve(bool wide, unsigned n)
 {
-    uint64_t size = wide ? TABLE_48 : TABLE_32;
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    return p;
+    uint64_t size = (wide ? TABLE_48 : TABLE_32) + STAGGER_ROOM;
+    uint8_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : (uint64_t *)(p + n * STAGGER);
 }
 
-static void table_release(uint64_t *t, bool wide)
+static void table_release(uint64_t *t, bool wide, unsigned n)
 {
     if (t)
-        munmap(t, wide ? TABLE_48 : TABLE_32);
+        munmap((uint8_t *)t - n * STAGGER, (wide ? TABLE_48 : TABLE_32) + STAGGER_ROOM);
 }
 
 static void *reserve(uint64_t size)
@@ -61,8 +64,8 @@ int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)
     *mmu = (struct mmu){.mem = mem, .wide = wide, .phys_bits = phys_bits, .a20_mask = ~0ull, .fill_max = FILL_MAX};
     bool ok = true;
     for (int v = 0; v < MMU_VIEW_COUNT; v++) {
-        mmu->view[v].read = table_reserve(wide);
-        mmu->view[v].write = table_reserve(wide);
+        mmu->view[v].read = table_reserve(wide, 2 * (unsigned)v);
+        mmu->view[v].write = table_reserve(wide, 2 * (unsigned)v + 1);
         ok = ok && mmu->view[v].read && mmu->view[v].write;
     }
     mmu->fills = reserve(FILL_MAX * sizeof *mmu->fills);
@@ -78,8 +81,8 @@ int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)
 void mmu_destroy(struct mmu *mmu)
 {
     for (int v = 0; v < MMU_VIEW_COUNT; v++) {
-        table_release(mmu->view[v].read, mmu->wide);
-        table_release(mmu->view[v].write, mmu->wide);
+        table_release(mmu->view[v].read, mmu->wide, 2 * (unsigned)v);
+        table_release(mmu->view[v].write, mmu->wide, 2 * (unsigned)v + 1);
         mmu->view[v] = (struct mmu_table_set){0};
     }
     if (mmu->fills)
