@@ -21,8 +21,7 @@
 
 enum {
     BT_ENTRY_SAVED = 7, /* bytes of the flag-restoring entry */
-    BT_BLOCK_MAX_INSNS = 48,
-    BT_NO_EXIT = 0
+    BT_BLOCK_MAX_INSNS = 48
 };
 
 struct bt_insn_record { /* fault recovery: host offset of the first byte made from a guest instruction */
@@ -90,7 +89,7 @@ struct bt_glue {
     uintptr_t exit_saved;         /* flags in r13 */
     uintptr_t chain, chain_saved; /* direct exit: r11d exit index; rip is stored already */
     uintptr_t miss;               /* code map miss: r10 guest address; flags in r13: enter at miss - BT_ENTRY_SAVED */
-    uintptr_t event, event_saved; /* poll hit; rip is stored already */
+    uintptr_t event;              /* poll hit; rip is stored already */
     uintptr_t fault;              /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */

@@ -269,7 +269,6 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     bt_emit_restore_flags(a); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
     g->miss = emit_miss(a, v, g->exit);
     g->event = emit_reason(a, BT_EXIT_EVENT, g->exit);
-    g->event_saved = emit_reason(a, BT_EXIT_EVENT, g->exit_saved);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
     g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
     g->slow = emit_slow(a, f, stored);

@@ -164,11 +164,6 @@ static void cold_memory(struct builder *b, struct cold *c)
     asm_jmp32(&b->a, c->back[1]);
 }
 
-static bool crossing_check_needed(unsigned size)
-{
-    return size > 1;
-}
-
 /* Tests on the linear address in `address`; fills in the cold record. EFLAGS are clobbered. */
 static void emit_checks(struct builder *b, struct cold *c, bool must_align)
 {
@@ -177,7 +172,7 @@ static void emit_checks(struct builder *b, struct cold *c, bool must_align)
         c->from[0] = asm_jmp32(&b->a, 0);
         return;
     }
-    if (crossing_check_needed(c->size)) {
+    if (c->size > 1) {
         unsigned mask = 1;
         while (mask < c->size)
             mask <<= 1;

@@ -71,8 +71,8 @@ struct bt_cache;
 
 struct bt_stats {
     uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, enters, slow_reads, slow_writes, bounces,
-        device_accesses, callouts, faults, exceptions, interrupts, host_signals, smc_writes, smc_blocks, cache_flushes,
-        translate_ns, idle_ns;
+        device_accesses, callouts, exceptions, interrupts, host_signals, smc_writes, smc_blocks, cache_flushes,
+        translate_ns;
 };
 
 struct bt_vcpu {
@@ -86,7 +86,6 @@ struct bt_vcpu {
     uint64_t host_rsp;
     uint32_t flags_image;
     uint32_t exit_reason, exit_index;
-    uint64_t exit_aux;
     uint64_t slow_addr, slow_delta;
     uint32_t slow_info, post_pending;
     uint64_t scratch[2];
@@ -99,7 +98,6 @@ struct bt_vcpu {
     uint32_t held_events; /* INTR while IF is clear: kept out of the poll word */
     uint64_t code_base;   /* CS base that linear = eip + code_base uses */
     uint64_t code_limit;
-    bool in_code;        /* between enter and exit: a host signal belongs to the guest */
     bool smc_hit;        /* a block was invalidated since the flag was cleared */
     uint64_t watch_hits; /* DR6 bits of data breakpoints met by the current instruction */
     struct bt_bounce {

@@ -2,7 +2,8 @@
 /* The grammar of the safe subset, checked instruction by instruction:
  *
  *   memory    [rip + d]            a field of the vCPU
- *             [r8|r9 + r11*8]      a shadow table, loaded to r11
+ *             [r8|r9 + r11*8]      a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded from
+ *                                  the vCPU's table pointer, and r8 and r9 are the guest's
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
  *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
  *                                  path; a store only with an entry of the write table

@@ -99,7 +99,6 @@ struct insn {
     uint8_t opsize;    /* effective operand size in bytes: 1, 2, 4, 8 (of the integer operation; 1 for byte forms) */
     uint8_t addrsize;  /* effective address size in bytes: 2, 4, 8 */
     bool lock, rep, repne; /* prefixes that mean what they say (not mandatory ones) */
-    bool stack32;          /* reserved for the translator */
 
     /* Raw encoding, so that the instruction can be written again with other registers. */
     uint8_t encoding;  /* enum insn_encoding */
