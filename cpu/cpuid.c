@@ -328,6 +328,23 @@ static void xsave_leaf(const struct cpu_model *model, uint32_t subleaf, uint64_t
         set(out, 256, 576, 0, 0);
 }
 
+/* The TSC's rate over the crystal's as EBX/EAX. 32-bit kernels multiply EBX by the crystal's kHz in 32 bits: of the
+ * fractions that leave room for it, the nearest one (less than 1 ppm off). */
+static void tsc_leaf(const struct cpu_model *model, uint32_t out[4])
+{
+    const uint64_t crystal_khz = CPU_BUS_HZ / 1000, most = UINT32_MAX / crystal_khz, tsc = model->tsc_khz;
+    uint64_t best_p = 0, best_q = 1, best_error = tsc;
+    for (uint64_t q = 1;; q++) {
+        uint64_t p = (tsc * q + crystal_khz / 2) / crystal_khz, x = p * crystal_khz, y = tsc * q;
+        uint64_t error = x > y ? x - y : y - x;
+        if (p > most || q > crystal_khz)
+            break;
+        if (error * best_q < best_error * q)
+            best_p = p, best_q = q, best_error = error;
+    }
+    set(out, (uint32_t)best_q, (uint32_t)best_p, CPU_BUS_HZ, 0);
+}
+
 static void basic_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t subleaf, uint64_t cr4, uint64_t xcr0,
                        unsigned index, uint32_t out[4])
 {
@@ -360,7 +377,7 @@ static void basic_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t su
         xsave_leaf(model, subleaf, xcr0, out);
         break;
     case 0x15:
-        set(out, CPU_BUS_HZ / 1000, model->tsc_khz, CPU_BUS_HZ, 0);
+        tsc_leaf(model, out);
         break;
     case 0x16:
         set(out, mhz, mhz, 100, 0);
