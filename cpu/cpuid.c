@@ -329,7 +329,7 @@ static void xsave_leaf(const struct cpu_model *model, uint32_t subleaf, uint64_t
 }
 
 /* The TSC's rate over the crystal's as EBX/EAX. 32-bit kernels multiply EBX by the crystal's kHz in 32 bits: of the
- * fractions that leave room for it, the nearest one (less than 1 ppm off). */
+ * fractions that leave room for it, the nearest one (at most 1.4 ppm off). */
 static void tsc_leaf(const struct cpu_model *model, uint32_t out[4])
 {
     const uint64_t crystal_khz = CPU_BUS_HZ / 1000, most = UINT32_MAX / crystal_khz, tsc = model->tsc_khz;

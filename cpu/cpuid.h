@@ -18,8 +18,9 @@ struct cpu_model {
     uint32_t host_features[16]; /* private to cpuid.c */
 };
 
-/* The local APIC's timer counts at this rate before its divider (CPUID leaf 15h, ECX). */
-#define CPU_BUS_HZ 1000000000u
+/* The local APIC's timer counts at this rate before its divider (CPUID leaf 15h, ECX). That of processors since Skylake,
+ * and low enough to give the TSC's rate as a fraction of it. */
+#define CPU_BUS_HZ 25000000u
 
 /* Probes the host. long_mode: offer it to the guest. */
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic);
