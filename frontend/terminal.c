@@ -44,7 +44,10 @@ bool terminal_is_raw(void)
 
 bool terminal_may_read(void)
 {
-    return !terminal_present() || tcgetpgrp(STDIN_FILENO) == getpgrp();
+    if (!terminal_present())
+        return true;
+    pid_t foreground = tcgetpgrp(STDIN_FILENO);
+    return foreground < 0 || foreground == getpgrp();
 }
 
 void terminal_restore(void)

@@ -15,12 +15,13 @@ bool terminal_was_closed(int fd);
 
 /* Stdin is a terminal. */
 bool terminal_present(void);
-/* Makes it raw if it is one and this process is in its foreground; also restores it when the process dies by a fault or
+/* Makes it raw if it is one and terminal_may_read; also restores it when the process dies by a fault or
  * calls exit. May be called again (after SIGCONT). */
 void terminal_enter_raw(void);
 void terminal_restore(void);
 bool terminal_is_raw(void);
-/* Stdin may be read: it is no terminal, or this process is in its foreground. */
+/* Stdin may be read: it is no terminal, or one that this process is not in the background of. A terminal that is not the
+ * session's own (su -c, setsid, some containers) has no background. */
 bool terminal_may_read(void);
 /* SIGTSTP: restores the terminal and stops the process; returns when it goes on. */
 void terminal_suspend(void);
