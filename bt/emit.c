@@ -4,67 +4,48 @@
 #include <assert.h>
 #include <string.h>
 
-void asm_byte(struct assembler *a, uint8_t b)
+static uint8_t *put32(uint8_t *p, uint32_t v)
 {
-    if (a->p >= a->end) {
-        a->overflow = true;
-        return;
-    }
-    *a->p++ = b;
+    memcpy(p, &v, 4);
+    return p + 4;
 }
 
-void asm_u32(struct assembler *a, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        asm_byte(a, (uint8_t)(v >> 8 * i));
-}
-
-void asm_u64(struct assembler *a, uint64_t v)
-{
-    asm_u32(a, (uint32_t)v);
-    asm_u32(a, (uint32_t)(v >> 32));
-}
-
-static void modrm_memory(struct assembler *a, unsigned reg, struct rm rm, unsigned imm_len)
+/* ModRM, SIB and displacement at p. */
+static inline uint8_t *modrm(const struct assembler *a, uint8_t *p, unsigned reg, struct rm rm, unsigned imm_len)
 {
     unsigned field = (reg & 7) << 3;
+    if (rm.kind == RM_REG) {
+        *p++ = (uint8_t)(0xc0 | field | (rm.base & 7));
+        return p;
+    }
     if (rm.kind == RM_RIP) {
-        asm_byte(a, (uint8_t)(field | 5));
-        int64_t rel = rm.disp - (int64_t)(asm_here(a) + 4 + imm_len);
+        *p++ = (uint8_t)(field | 5);
+        int64_t rel = rm.disp - (int64_t)((uintptr_t)p + (uintptr_t)a->to_exec + 4 + imm_len);
         assert(rel == (int32_t)rel);
-        asm_u32(a, (uint32_t)rel);
-        return;
+        return put32(p, (uint32_t)rel);
     }
     if (rm.base == NO_REG) { /* [index*scale + disp32] or [disp32] */
         unsigned scale = rm.index == NO_REG ? 0 : (unsigned)__builtin_ctz(rm.scale);
-        asm_byte(a, (uint8_t)(field | 4));
-        asm_byte(a, (uint8_t)(scale << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 | 5));
-        asm_u32(a, (uint32_t)rm.disp);
-        return;
+        *p++ = (uint8_t)(field | 4);
+        *p++ = (uint8_t)(scale << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 | 5);
+        return put32(p, (uint32_t)rm.disp);
     }
     unsigned mod = rm.disp == 0 && (rm.base & 7) != RBP ? 0 : rm.disp == (int8_t)rm.disp ? 1 : 2;
     if (rm.index != NO_REG || (rm.base & 7) == RSP) {
-        asm_byte(a, (uint8_t)(mod << 6 | field | 4));
-        asm_byte(a, (uint8_t)((unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 |
-                              (rm.base & 7)));
+        *p++ = (uint8_t)(mod << 6 | field | 4);
+        *p++ = (uint8_t)((unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 |
+                         (rm.base & 7));
     } else {
-        asm_byte(a, (uint8_t)(mod << 6 | field | (rm.base & 7)));
+        *p++ = (uint8_t)(mod << 6 | field | (rm.base & 7));
     }
     if (mod == 1)
-        asm_byte(a, (uint8_t)rm.disp);
+        *p++ = (uint8_t)rm.disp;
     else if (mod == 2)
-        asm_u32(a, (uint32_t)rm.disp);
+        p = put32(p, (uint32_t)rm.disp);
+    return p;
 }
 
-static void modrm(struct assembler *a, unsigned reg, struct rm rm, unsigned imm_len)
-{
-    if (rm.kind == RM_REG)
-        asm_byte(a, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm.base & 7)));
-    else
-        modrm_memory(a, reg, rm, imm_len);
-}
-
-void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len)
+static unsigned rex_of(uint32_t op, unsigned reg, struct rm rm)
 {
     unsigned rex = (op & OP_W ? 8 : 0) | (reg & 8 ? 4 : 0);
     bool force = (op & OP_BYTE_REG) && reg >= 4 && reg < 8;
@@ -76,25 +57,39 @@ void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsign
         force = force || ((op & OP_BYTE_RM) && rm.kind == RM_REG && rm.base >= 4 && rm.base < 8);
     }
     assert(!(op & (OP_HIGH_REG | OP_HIGH_RM)) || (!rex && !force));
+    return rex || force ? 0x40 | rex : 0;
+}
+
+static uint8_t *prefixes(uint8_t *p, uint32_t op)
+{
     if (op & OP_LOCK)
-        asm_byte(a, 0xf0);
+        *p++ = 0xf0;
     if (op & OP_66)
-        asm_byte(a, 0x66);
+        *p++ = 0x66;
     if (op & OP_F2)
-        asm_byte(a, 0xf2);
+        *p++ = 0xf2;
     if (op & OP_F3)
-        asm_byte(a, 0xf3);
-    if (rex || force)
-        asm_byte(a, (uint8_t)(0x40 | rex));
-    unsigned map = op >> 8 & 0xff;
-    if (map)
-        asm_byte(a, 0x0f);
-    if (map == 2)
-        asm_byte(a, 0x38);
-    if (map == 3)
-        asm_byte(a, 0x3a);
-    asm_byte(a, (uint8_t)op);
-    modrm(a, reg, rm, imm_len);
+        *p++ = 0xf3;
+    return p;
+}
+
+void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len)
+{
+    uint8_t *p = a->p;
+    unsigned rex = rex_of(op, reg, rm), map = op >> 8 & 0xff;
+    if (!asm_room(a))
+        return;
+    if (op & (OP_LOCK | OP_66 | OP_F2 | OP_F3))
+        p = prefixes(p, op);
+    if (rex)
+        *p++ = (uint8_t)rex;
+    if (map) {
+        *p++ = 0x0f;
+        if (map >= 2)
+            *p++ = map == 2 ? 0x38 : 0x3a;
+    }
+    *p++ = (uint8_t)op;
+    a->p = modrm(a, p, reg, rm, imm_len);
 }
 
 void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
@@ -102,11 +97,14 @@ void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uin
 {
     bool r = reg & 8, x = rm.kind == RM_MEM && rm.index != NO_REG && (rm.index & 8),
          b = rm.kind != RM_RIP && rm.base != NO_REG && (rm.base & 8);
-    asm_byte(a, 0xc4);
-    asm_byte(a, (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map));
-    asm_byte(a, (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp));
-    asm_byte(a, opcode);
-    modrm(a, reg, rm, imm_len);
+    uint8_t *p = a->p;
+    if (!asm_room(a))
+        return;
+    *p++ = 0xc4;
+    *p++ = (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map);
+    *p++ = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp);
+    *p++ = opcode;
+    a->p = modrm(a, p, reg, rm, imm_len);
 }
 
 void asm_shrx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
@@ -132,10 +130,13 @@ void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned 
 
 void asm_mov_imm32(struct assembler *a, unsigned reg, uint32_t v)
 {
+    uint8_t *p = a->p;
+    if (!asm_room(a))
+        return;
     if (reg & 8)
-        asm_byte(a, 0x41);
-    asm_byte(a, (uint8_t)(0xb8 | (reg & 7)));
-    asm_u32(a, v);
+        *p++ = 0x41;
+    *p++ = (uint8_t)(0xb8 | (reg & 7));
+    a->p = put32(p, v);
 }
 
 void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v)
@@ -181,30 +182,32 @@ void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int
         asm_u32(a, (uint32_t)imm);
 }
 
-static uint8_t *rel32(struct assembler *a, uintptr_t target)
+/* An opcode of n bytes (little-endian) and the rel32 of an absolute target. */
+static inline uint8_t *branch32(struct assembler *a, unsigned opcode, unsigned n, uintptr_t target)
 {
-    uint8_t *at = a->p;
-    asm_u32(a, (uint32_t)(target - (asm_here(a) + 4)));
-    return at;
+    uint8_t *p = a->p;
+    if (!asm_room(a))
+        return p;
+    *p++ = (uint8_t)opcode;
+    if (n == 2)
+        *p++ = (uint8_t)(opcode >> 8);
+    a->p = put32(p, (uint32_t)(target - ((uintptr_t)p + (uintptr_t)a->to_exec + 4)));
+    return p;
 }
 
 uint8_t *asm_jmp32(struct assembler *a, uintptr_t target)
 {
-    asm_byte(a, 0xe9);
-    return rel32(a, target);
+    return branch32(a, 0xe9, 1, target);
 }
 
 uint8_t *asm_jcc32(struct assembler *a, unsigned cc, uintptr_t target)
 {
-    asm_byte(a, 0x0f);
-    asm_byte(a, (uint8_t)(0x80 | cc));
-    return rel32(a, target);
+    return branch32(a, 0x800f | cc << 8, 2, target);
 }
 
 uint8_t *asm_call32(struct assembler *a, uintptr_t target)
 {
-    asm_byte(a, 0xe8);
-    return rel32(a, target);
+    return branch32(a, 0xe8, 1, target);
 }
 
 static uint8_t *rel8(struct assembler *a, uint8_t opcode)

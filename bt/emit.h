@@ -90,9 +90,34 @@ static inline uintptr_t asm_here(const struct assembler *a)
     return (uintptr_t)a->p + (uintptr_t)a->to_exec;
 }
 
-void asm_byte(struct assembler *a, uint8_t b);
-void asm_u32(struct assembler *a, uint32_t v);
-void asm_u64(struct assembler *a, uint64_t v);
+enum { ASM_INSN_MAX = 16 };
+/* Room for one instruction? Sets overflow when not. */
+static inline bool asm_room(struct assembler *a)
+{
+    if (a->end - a->p >= ASM_INSN_MAX)
+        return true;
+    a->overflow = true;
+    return false;
+}
+static inline void asm_bytes(struct assembler *a, const void *from, unsigned n)
+{
+    if (!asm_room(a))
+        return;
+    __builtin_memcpy(a->p, from, n);
+    a->p += n;
+}
+static inline void asm_byte(struct assembler *a, uint8_t b)
+{
+    asm_bytes(a, &b, 1);
+}
+static inline void asm_u32(struct assembler *a, uint32_t v)
+{
+    asm_bytes(a, &v, 4);
+}
+static inline void asm_u64(struct assembler *a, uint64_t v)
+{
+    asm_bytes(a, &v, 8);
+}
 /* Prefixes, REX, opcode, ModRM, SIB and displacement. imm_len: bytes of immediate that follow (RIP-relative forms). */
 void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len);
 /* Three-byte VEX form. pp: 0, 1 (66), 2 (F3), 3 (F2). */
