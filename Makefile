@@ -40,7 +40,7 @@ $(BUILD)/ringfold: $(BUILD)/frontend/main.o $(LIB_OBJ)
 $(BUILD)/tests/unit: $(TEST_OBJ) $(LIB_OBJ)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcunit $(LIBS)
 
-$(foreach d,$(GENERAL_REGS_DIRS),$(BUILD)/$(d)/%.o): CFLAGS_ALL += $(GENERAL_REGS)
+$(foreach d,$(GENERAL_REGS_DIRS),$(BUILD)/$(d)/%.o) $(BUILD)/decoder/cache.o: CFLAGS_ALL += $(GENERAL_REGS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

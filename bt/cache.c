@@ -57,7 +57,8 @@ static bool tables_allocate(struct bt_cache *c)
     c->exits = reserve(c->exit_max * sizeof *c->exits);
     c->records = reserve(c->record_max * sizeof *c->records);
     c->sites = reserve(c->site_max * sizeof *c->sites);
-    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->sites;
+    c->decoded = insn_cache_create();
+    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->sites && c->decoded;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
@@ -137,6 +138,7 @@ void bt_cache_destroy(struct bt_vcpu *v)
         release(c->slots[i].table, slot_table_size(c));
         release(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
     }
+    insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
     close(c->fd);
     size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;

@@ -18,6 +18,7 @@
 #define RINGFOLD_BT_CACHE_H
 
 #include "bt/vcpu.h"
+#include "decoder/cache.h"
 
 enum {
     BT_ENTRY_SAVED = 7, /* bytes of the flag-restoring entry */
@@ -115,6 +116,7 @@ struct bt_cache {
     uint32_t exit_count, exit_max;
     struct bt_insn_record *records;
     uint32_t record_count, record_max;
+    struct insn_cache *decoded;
     struct bt_site *sites; /* callout sites */
     uint32_t site_count, site_max;
     uint32_t page_hash[BT_HASH], frame_hash[BT_HASH];

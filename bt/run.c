@@ -277,6 +277,8 @@ static void take_interrupts(struct bt_vcpu *v)
 static struct bt_block *translate(struct bt_vcpu *v)
 {
     struct bt_block *b = bt_translate(v);
+    if (v->options.verify_code || v->perf_map)
+        cpu_fpu_unload(&v->cpu);
     if (b && v->options.verify_code)
         bt_verify_block(v->cache, b);
     if (b && v->perf_map)
@@ -578,7 +580,7 @@ static void stats(const struct cpu *cpu, FILE *out)
     fprintf(out, "\"blocks\": %llu", (unsigned long long)s->blocks);
     STAT("instructions_translated", s->insns);
     STAT("host_bytes", s->host_bytes);
-    STAT("translate_ns", s->translate_ns);
+    STAT("translate_ns", (unsigned __int128)s->translate_cycles * 1000000 / cpu->model->tsc_khz);
     STAT("dispatches", s->dispatches);
     STAT("chains", s->chains);
     STAT("code_map_misses", s->misses);

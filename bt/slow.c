@@ -17,16 +17,6 @@ void bt_flags_to_image(struct bt_vcpu *v)
     v->flags_image = (uint32_t)((v->cpu.rflags & AH_FLAGS) << 8 | (v->cpu.rflags & FLAG_OF ? 1 : 0));
 }
 
-/* The sanitizers' run-time functions use vector registers. */
-static void protect_vectors(struct bt_vcpu *v)
-{
-#ifdef RINGFOLD_SANITIZE
-    cpu_fpu_unload(&v->cpu);
-#else
-    (void)v;
-#endif
-}
-
 /* ---- one memory operand ---- */
 
 void bt_watch(struct cpu *cpu, uint64_t gva, unsigned size, bool write)
@@ -173,7 +163,7 @@ static int slow_access(struct bt_vcpu *v)
 
 int bt_slow_access(struct bt_vcpu *v)
 {
-    protect_vectors(v);
+    bt_protect_vectors(v);
     bt_flags_from_image(v);
     if (v->slow_info & BT_INFO_WRITE)
         v->stats.slow_writes++;
@@ -197,7 +187,7 @@ static void code_written(struct bt_vcpu *v, gpa_t addr, unsigned len)
 int bt_slow_post(struct bt_vcpu *v)
 {
     struct bt_bounce *b = &v->bounce;
-    protect_vectors(v);
+    bt_protect_vectors(v);
     bt_flags_from_image(v);
     v->smc_hit = false;
     if (b->pending) {
@@ -319,7 +309,7 @@ int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     const struct insn *in = &site->insn;
     uint32_t mode = v->mode;
     uint64_t next = wide_code(v) ? cpu->rip + in->len : (uint32_t)(cpu->rip + in->len);
-    protect_vectors(v);
+    bt_protect_vectors(v);
     v->stats.callouts++;
     int seg = in->cls == INSN_SEGMENT ? loaded_segment(in) : -1;
     if (seg >= 0 && cpu->fpu_live && !(site->flags & BT_SITE_ENDS_BLOCK) && segment_reloaded(v, in, seg))

@@ -6,6 +6,17 @@
 
 #include "bt/cache.h"
 
+/* At the start of what may run with the guest's vector state live: the sanitizers' run-time functions use vector
+ * registers. */
+static inline void bt_protect_vectors(struct bt_vcpu *v)
+{
+#ifdef RINGFOLD_SANITIZE
+    cpu_fpu_unload(&v->cpu);
+#else
+    (void)v;
+#endif
+}
+
 /* slow_info: what the access is */
 enum {
     BT_INFO_SIZE = 0xff,   /* bytes; at most BT_BOUNCE_SIZE */

@@ -23,7 +23,6 @@
 #include <Zydis/Zydis.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *))
 {
@@ -110,12 +109,24 @@ static uint8_t fetch_byte(struct bt_vcpu *v, gpa_t at)
     uint8_t *page = memory_page(v->mem, gpa_gfn(at)).read;
     if (page)
         return page[at.v & PAGE_MASK];
+    cpu_fpu_unload(&v->cpu);
     return (uint8_t)v->cpu.board->mem_read(v->cpu.board->opaque, at, 1);
 }
 
 static uint64_t next_eip(const struct builder *b, uint64_t eip, unsigned len)
 {
     return b->wide ? eip + len : (uint32_t)(eip + len);
+}
+
+/* insn_decode by way of what is known already. */
+static int decode(struct builder *b, struct insn *in, const uint8_t *bytes, size_t avail)
+{
+    enum insn_mode mode = b->mode & BT_MODE_CODE_MASK;
+    int len = insn_cache_find(b->c->decoded, in, bytes, avail, mode);
+    if (len)
+        return len;
+    cpu_fpu_unload(&b->v->cpu);
+    return insn_cache_decode(b->c->decoded, in, bytes, avail, mode);
 }
 
 /* Decodes the instruction at eip, byte by byte across the page's end. *crossed: the second page was needed. */
@@ -127,7 +138,7 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
     *crossed = false;
     for (; have < room && have < 15; have++)
         bytes[have] = fetch_byte(b->v, gpa_add(at, have));
-    int len = insn_decode(in, bytes, have, b->mode & BT_MODE_CODE_MASK);
+    int len = decode(b, in, bytes, have);
     if (len == 0 && have < 15) {
         if (fetch_address(b->v, next_eip(b, eip, room), &second))
             return CPU_FAULT;
@@ -135,7 +146,7 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
         *crossed = true;
         for (; have < 15; have++)
             bytes[have] = fetch_byte(b->v, gpa_add(second, have - room));
-        len = insn_decode(in, bytes, have, b->mode & BT_MODE_CODE_MASK);
+        len = decode(b, in, bytes, have);
     }
     if (len <= 0)
         return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
@@ -150,7 +161,7 @@ static int decode_block(struct builder *b, gpa_t at)
     unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_MAX_INSNS;
     while (b->count < max && offset < PAGE_SIZE) {
         struct insn *in = &b->insns[b->count];
-        int len = page ? insn_decode(in, page + offset, PAGE_SIZE - offset, b->mode & BT_MODE_CODE_MASK) : 0;
+        int len = page ? decode(b, in, page + offset, PAGE_SIZE - offset) : 0;
         if (len <= 0) {
             bool crossed;
             if (b->count) /* it begins a block of its own */
@@ -292,14 +303,15 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
     static _Thread_local struct builder builder;
     struct builder *b = &builder;
     struct bt_cache *c = v->cache;
-    struct timespec t0, t1;
+    uint64_t start = __builtin_ia32_rdtsc();
     gpa_t at;
-    cpu_fpu_unload(&v->cpu);
-    clock_gettime(CLOCK_MONOTONIC, &t0);
+    bt_protect_vectors(v);
     if (fetch_address(v, v->cpu.rip, &at))
         return NULL;
-    if (bt_cache_full(c))
+    if (bt_cache_full(c)) {
+        cpu_fpu_unload(&v->cpu);
         bt_cache_flush(c);
+    }
     b->v = v; /* field by field: clearing the arrays would cost more than a short block's translation */
     b->c = c;
     b->mode = v->mode;
@@ -328,7 +340,6 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
         .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
     emit_block(b);
     struct bt_block *block = finish(b);
-    clock_gettime(CLOCK_MONOTONIC, &t1);
-    v->stats.translate_ns += (uint64_t)(t1.tv_sec - t0.tv_sec) * 1000000000ull + (uint64_t)(t1.tv_nsec - t0.tv_nsec);
+    v->stats.translate_cycles += __builtin_ia32_rdtsc() - start;
     return block;
 }

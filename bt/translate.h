@@ -49,7 +49,8 @@ struct builder {
 };
 
 /* translate.c */
-/* Translates the block at cpu->rip. Returns it, or NULL with cpu->fault set (fetch fault). Heavy: unloads the FPU. */
+/* Translates the block at cpu->rip. Returns it, or NULL with cpu->fault set (fetch fault). Unloads
+ * the FPU now and then. */
 struct bt_block *bt_translate(struct bt_vcpu *v);
 struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *));
 /* EFLAGS are about to be overwritten by the translator's own code before or inside the current instruction. */

@@ -72,7 +72,7 @@ struct bt_cache;
 struct bt_stats {
     uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, enters, slow_reads, slow_writes, bounces,
         device_accesses, callouts, exceptions, interrupts, host_signals, smc_writes, smc_blocks, cache_flushes,
-        translate_ns;
+        translate_cycles;
 };
 
 struct bt_vcpu {

@@ -2,6 +2,7 @@
 /* insn_decode: Zydis decodes, and this file turns its answer into struct insn. Called once for each translated
  * instruction, so nothing is formatted and everything that can be looked up lies in tables (decoder/tables.c). */
 #include "decoder/insn.h"
+#include "decoder/shape.h"
 #include "decoder/tables.h"
 
 #include <Zydis/Zydis.h>
@@ -594,14 +595,14 @@ static bool is_exchange(const ZydisDecodedInstruction *zi)
 }
 
 /* The same bytes without effect of the F3: as a DS prefix, which 64-bit mode ignores. */
-static int decode_exchange(struct insn *out, const uint8_t *bytes, unsigned len)
+static int decode_exchange(struct insn *out, struct insn_shape *shape, const uint8_t *bytes, unsigned len)
 {
     uint8_t copy[15];
     memcpy(copy, bytes, len);
     for (unsigned i = 0; i < len; i++)
         if (copy[i] == 0xf3)
             copy[i] = 0x3e;
-    return insn_decode(out, copy, len, INSN_MODE_64);
+    return insn_decode_shape(out, shape, copy, len, INSN_MODE_64);
 }
 
 /* A near branch with an operand-size prefix in 64-bit mode: AMD truncates RIP to 16 bits. The library knows it of the
@@ -612,13 +613,28 @@ static bool is_narrow_branch(const struct insn *out, const ZydisDecodedInstructi
            (zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
 }
 
-int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode)
+/* Encodings with an opcode byte behind the displacement, or a scaled displacement, and two immediates: not fixed. */
+static void take_shape(struct insn_shape *s, const struct insn *out, const ZydisDecodedInstruction *zi)
+{
+    bool plain = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+    s->disp_len = zi->raw.disp.size / 8;
+    s->imm_len = zi->raw.imm[0].size / 8;
+    s->imm_signed = zi->raw.imm[0].is_signed;
+    s->head = (uint8_t)(zi->length - s->disp_len - s->imm_len);
+    s->shift = s->imm_len && (decoder_traits[zi->mnemonic] & TRAIT_SHIFT);
+    s->fixed = plain && !zi->raw.imm[1].size && (!s->disp_len || zi->raw.disp.offset == s->head) &&
+               (!s->imm_len || zi->raw.imm[0].offset == s->head + s->disp_len) && (!s->disp_len || out->mem.present);
+}
+
+int insn_decode_shape(struct insn *out, struct insn_shape *shape, const uint8_t *bytes, size_t avail,
+                      enum insn_mode mode)
 {
     ZydisDecodedInstruction zi;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     ZyanStatus status = ZydisDecoderDecodeFull(&decoders[mode], bytes, avail, &zi, ops);
 
     memset(out, 0, sizeof *out);
+    shape->fixed = false;
     out->mode = (uint8_t)mode;
     out->mem.base = out->mem.index = GPR_NONE;
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
@@ -632,7 +648,7 @@ int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_
         return out->len;
     }
     if (is_exchange(&zi))
-        return decode_exchange(out, bytes, zi.length);
+        return decode_exchange(out, shape, bytes, zi.length);
     out->len = zi.length;
     memcpy(out->bytes, bytes, zi.length);
     out->mnemonic = (uint16_t)zi.mnemonic;
@@ -646,7 +662,14 @@ int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_
     if (is_narrow_branch(out, &zi))
         out->opsize = 2;
     finish(out, &zi);
+    take_shape(shape, out, &zi);
     return out->len;
+}
+
+int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode)
+{
+    struct insn_shape shape;
+    return insn_decode_shape(out, &shape, bytes, avail, mode);
 }
 
 const char *insn_format(const struct insn *insn, uint64_t pc, char *buf, size_t len)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* insn_decode against a table worked out from the manual, and against Capstone's opinion on random bytes. */
+/* insn_decode against a table worked out from the manual, and against Capstone's opinion on random bytes; the cache of
+ * decoded instructions against insn_decode. RINGFOLD_DECODE_COUNT: how many random instructions for that. */
+#include "decoder/cache.h"
 #include "decoder/insn.h"
 #include "decoder/listing.h"
 #include "tests/test.h"
@@ -289,6 +291,142 @@ static void random_bytes(void)
     CU_ASSERT(classes == 0);
 }
 
+static uint64_t random_state = 0x9e3779b97f4a7c15ull;
+
+static uint64_t random_number(void)
+{
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return random_state >> 8;
+}
+
+/* Bytes that often begin with prefixes and escapes. */
+static void random_instruction(uint8_t bytes[16])
+{
+    static const uint8_t starts[][3] = {{0x66},       {0x67},       {0xf2}, {0xf3}, {0x2e},       {0x64},
+                                        {0xf0},       {0x48},       {0x41}, {0x0f}, {0x66, 0x0f}, {0xf3, 0x0f},
+                                        {0xf2, 0x0f}, {0x0f, 0x38}, {0xc5}, {0xc4}, {0x0f, 0x3a}, {0xc1},
+                                        {0xd9},       {0x0f, 0x0f}, {0x62}};
+    unsigned n = 0, count = (unsigned)sizeof starts / sizeof starts[0];
+    for (unsigned left = random_number() % 3; left--;) {
+        const uint8_t *from = starts[random_number() % count];
+        for (unsigned i = 0; i < 2 && (i == 0 || from[i]); i++)
+            bytes[n++] = from[i];
+    }
+    while (n < 16)
+        bytes[n++] = (uint8_t)random_number();
+}
+
+/* Where more than a plain value lies behind the ModRM byte, or two values do. */
+static const char *const special[] = {
+    "c4e3714ac2f0",
+    "c4e3714a4310f0",
+    "c4e3695c0bf0", /* registers in immediates */
+    "0f0f4310bf",
+    "0f0fc1b4",
+    "62f17c48584310", /* 3DNow!, EVEX */
+    "c8100002",
+    "ea785634121b00",
+    "9a785634121b00",
+    "660f78c01020",
+    "f20f78c11020", /* two immediates */
+    "a0785634127856341278",
+    "a3785634127856341278",
+    "67a17856341278563412",
+    "48b8efcdab8967452301",
+    "c1e020",
+    "c0e808",
+    "48c1e040",
+    "c1450820",
+    "0fa4c120",
+    "d1e0",
+    "66c1e01f", /* shifts by nothing */
+    "ca0400",
+    "c20400",
+    "cd80",
+    "d40a",
+    "6a80",
+    "66680010",
+    "69c078563412",
+    "6bc080",
+    "f7c078563412",
+    "f6c080",
+    "8b85785634f2",
+    "8b4580",
+    "8b0525785634f2",
+    "8b0425785634f2",
+    "8b8425785634f2",
+    "488b0510000080",
+    "678b0510000080",
+    "f30fc7f8",
+    "f390",
+    "f34190",
+    "0fae38",
+    "0faef8",
+    "c7f800000080",
+    "70fe",
+    "0f80fefffff0",
+    "66e9f0f1f2f3",
+    "e3fe",
+};
+
+static void special_instruction(uint8_t bytes[16])
+{
+    const char *hex = special[random_number() % (sizeof special / sizeof special[0])];
+    unsigned n = 0;
+    for (unsigned x; *hex && sscanf(hex, "%2x", &x) == 1; hex += 2)
+        bytes[n++] = (uint8_t)x;
+    while (n < 16)
+        bytes[n++] = (uint8_t)random_number();
+}
+
+/* What is known from before and what is decoded anew are the same to the byte, also when bytes are missing. */
+static bool cached_as_direct(struct insn_cache *c, const uint8_t *bytes, size_t avail, enum insn_mode mode,
+                             unsigned *hits)
+{
+    struct insn direct, cached, found;
+    int n = insn_decode(&direct, bytes, avail, mode), known = insn_cache_find(c, &found, bytes, avail, mode);
+    int m = insn_cache_decode(c, &cached, bytes, avail, mode);
+    *hits += known != 0;
+    bool ok = m == n && (known == 0 || known == n) && (!known || memcmp(&direct, &found, sizeof direct) == 0) &&
+              (n <= 0 || memcmp(&direct, &cached, sizeof direct) == 0);
+    if (!ok) {
+        printf("decoder cache: mode %d, %zu bytes, length %d, known %d:", (int)mode, avail, n, known);
+        for (size_t i = 0; i < avail; i++)
+            printf(" %02x", bytes[i]);
+        printf("\n");
+    }
+    return ok;
+}
+
+static void known_instructions(void)
+{
+    struct insn_cache *c = insn_cache_create();
+    const char *count = getenv("RINGFOLD_DECODE_COUNT");
+    unsigned hits = 0, failures = 0;
+    CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+    for (unsigned long i = 0, n = count ? strtoul(count, NULL, 0) : 60000; i < n && failures < 10; i++) {
+        uint8_t bytes[16];
+        enum insn_mode mode = (enum insn_mode)(random_number() % 3);
+        if (i % 8)
+            random_instruction(bytes);
+        else
+            special_instruction(bytes);
+        struct insn d;
+        int len = insn_decode(&d, bytes, 15, mode);
+        for (unsigned variant = 0; variant < 6; variant++) {
+            /* other bytes behind some place, most often in the displacement or the immediate; sometimes cut off */
+            unsigned from = len > 1 ? 1 + random_number() % (unsigned)len : 1, cut = random_number() % 4;
+            if (!cached_as_direct(c, bytes, cut ? 15 : random_number() % 16, mode, &hits))
+                failures++;
+            for (unsigned k = from; k < 16; k++)
+                bytes[k] = random_number() & 1 ? (uint8_t)random_number() : random_number() & 1 ? 0 : 0x80;
+        }
+    }
+    CU_ASSERT(failures == 0);
+    CU_ASSERT(hits > 10000);
+    insn_cache_destroy(c);
+}
+
 static void listings(void)
 {
     static const uint8_t host[] = {0x48, 0x01, 0xd8, 0x06, 0xc3}; /* add rax, rbx; (no instruction); ret */
@@ -305,4 +443,5 @@ static void listings(void)
 TEST_SUITE(decoder, {"class, sizes, register and flag masks", basic_fields}, {"memory operands", memory_operands},
            {"raw encoding and immediates", raw_encoding},
            {"undefined, cut off and overlong encodings", undefined_encodings},
-           {"random bytes: no crash, and Capstone agrees", random_bytes}, {"listings", listings})
+           {"random bytes: no crash, and Capstone agrees", random_bytes},
+           {"what is known is as decoded anew", known_instructions}, {"listings", listings})
