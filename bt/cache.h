@@ -30,6 +30,7 @@ struct bt_insn_record { /* fault recovery: host offset of the first byte made fr
     uint16_t guest_offset; /* of the instruction in the block */
     bool flags_saved;      /* the arithmetic flags are in r13 rather than in EFLAGS */
     bool stack_operand;    /* an address that is not canonical is #SS rather than #GP */
+    uint16_t detour;       /* an access through the window: host offset of its other form, by the tables */
 };
 
 struct bt_exit_record { /* a direct exit */

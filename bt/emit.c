@@ -30,7 +30,7 @@ static inline uint8_t *modrm(const struct assembler *a, uint8_t *p, unsigned reg
         *p++ = (uint8_t)(scale << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 | 5);
         return put32(p, (uint32_t)rm.disp);
     }
-    unsigned mod = rm.disp == 0 && (rm.base & 7) != RBP ? 0 : rm.disp == (int8_t)rm.disp ? 1 : 2;
+    unsigned mod = rm.disp == 0 && (rm.base & 7) != RBP && !rm.window ? 0 : rm.disp == (int8_t)rm.disp ? 1 : 2;
     if (rm.index != NO_REG || (rm.base & 7) == RSP) {
         *p++ = (uint8_t)(mod << 6 | field | 4);
         *p++ = (uint8_t)((unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 |
@@ -60,6 +60,15 @@ static unsigned rex_of(uint32_t op, unsigned reg, struct rm rm)
     return rex || force ? 0x40 | rex : 0;
 }
 
+static inline uint8_t *window_prefixes(uint8_t *p, struct rm rm)
+{
+    if (rm.window) {
+        *p++ = 0x65; /* gs: */
+        *p++ = 0x67; /* address size */
+    }
+    return p;
+}
+
 static uint8_t *prefixes(uint8_t *p, uint32_t op)
 {
     if (op & OP_LOCK)
@@ -79,6 +88,7 @@ void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsign
     unsigned rex = rex_of(op, reg, rm), map = op >> 8 & 0xff;
     if (!asm_room(a))
         return;
+    p = window_prefixes(p, rm);
     if (op & (OP_LOCK | OP_66 | OP_F2 | OP_F3))
         p = prefixes(p, op);
     if (rex)
@@ -100,6 +110,7 @@ void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uin
     uint8_t *p = a->p;
     if (!asm_room(a))
         return;
+    p = window_prefixes(p, rm);
     *p++ = 0xc4;
     *p++ = (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map);
     *p++ = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp);

@@ -24,7 +24,9 @@ struct rm {
     enum { RM_REG, RM_MEM, RM_RIP } kind;
     uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
     int64_t disp;               /* RM_RIP: the absolute address */
+    bool window; /* RM_MEM: gs:, by a 32-bit address; the instruction has at least WINDOW_OP_BYTES bytes */
 };
+enum { WINDOW_OP_BYTES = 5 };
 
 static inline struct rm rm_reg(enum host_reg r)
 {
@@ -37,6 +39,10 @@ static inline struct rm rm_mem(enum host_reg base, int32_t disp)
 static inline struct rm rm_sib(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp};
+}
+static inline struct rm rm_window(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .window = true};
 }
 static inline struct rm rm_at(const volatile void *address)
 {

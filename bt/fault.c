@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/fault.h"
+#include "bt/window.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -44,8 +45,43 @@ static int vector_of(const ucontext_t *uc)
     }
 }
 
+/* The context leads to the delivery of cpu->fault at the record's instruction. */
+static void leave_for_fault(struct bt_vcpu *v, ucontext_t *uc, const struct bt_block *b, const struct bt_insn_record *r)
+{
+    const struct bt_glue *g = bt_glue_of(v->cache, v->cache->pages[b->page].mode);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);
+    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
+}
+
+enum { TRAP_PAGE_FAULT = VECTOR_PF, ERROR_WRITE = 2 };
+
+/* A page fault in the window. */
+static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
+                         const struct bt_insn_record *r)
+{
+    uint64_t gva;
+    if (uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT || !r->detour ||
+        !mmu_window_holds(&v->cpu.mmu, (uintptr_t)info->si_addr, &gva))
+        return false;
+    switch (bt_window_fault(v, gva, uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE)) {
+    case BT_WINDOW_RETRY:
+        break;
+    case BT_WINDOW_FAULT:
+        v->cpu.rip = b->eip + r->guest_offset;
+        leave_for_fault(v, uc, b, r);
+        break;
+    case BT_WINDOW_DETOUR_ALWAYS:
+        bt_window_divert(v, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP], b->entry + r->detour);
+        /* fall through */
+    case BT_WINDOW_DETOUR:
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(b->entry + r->detour);
+        break;
+    }
+    return true;
+}
+
 /* True when the signal was the guest's doing and the context now leads to its delivery. */
-static bool guest_fault(ucontext_t *uc)
+static bool guest_fault(const siginfo_t *info, ucontext_t *uc)
 {
     struct bt_vcpu *v = current;
     if (!v)
@@ -56,24 +92,24 @@ static bool guest_fault(ucontext_t *uc)
         return false;
     const struct bt_block *b = bt_cache_block_at(c, host);
     const struct bt_insn_record *r = b ? record_at(c, b, host) : NULL;
+    if (r && window_fault(v, info, uc, b, r))
+        return true;
     int vector = r ? vector_of(uc) : -1;
     if (vector < 0)
         return false;
-    const struct bt_glue *g = bt_glue_of(c, c->pages[b->page].mode);
     v->cpu.rip = b->eip + r->guest_offset;
     v->stats.host_signals++;
     if (vector == VECTOR_GP)
         cpu_raise_fault_error(&v->cpu, r->stack_operand ? VECTOR_SS : VECTOR_GP, 0);
     else
         cpu_raise_fault(&v->cpu, (unsigned)vector);
-    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);
-    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
+    leave_for_fault(v, uc, b, r);
     return true;
 }
 
 static void handler(int sig, siginfo_t *info, void *context)
 {
-    if (guest_fault(context))
+    if (guest_fault(info, context))
         return;
     const struct sigaction *p = &previous[sig];
     if (p->sa_flags & SA_SIGINFO) {
@@ -85,12 +121,21 @@ static void handler(int sig, siginfo_t *info, void *context)
     }
 }
 
+/* Wakes the dispatcher, which looks what the guest is doing. */
+static void look(int sig)
+{
+    if (current)
+        atomic_fetch_or(&current->cpu.events, CPU_EVENT_CODE);
+}
+
 static void install(void)
 {
     static const int signals[] = {SIGSEGV, SIGFPE, SIGILL, SIGBUS};
     struct sigaction sa = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
         sigaction(signals[i], &sa, &previous[signals[i]]);
+    struct sigaction timer = {.sa_handler = look, .sa_flags = SA_ONSTACK | SA_RESTART};
+    sigaction(BT_WINDOW_SIGNAL, &timer, NULL);
 }
 
 int bt_fault_attach(struct bt_vcpu *v)
@@ -113,6 +158,7 @@ int bt_fault_attach(struct bt_vcpu *v)
     }
     alternate_stack = stack;
     current = v;
+    bt_window_attach(v);
     return 0;
 }
 
@@ -121,6 +167,7 @@ void bt_fault_detach(struct bt_vcpu *v)
     if (current != v)
         return;
     stack_t off = {.ss_flags = SS_DISABLE};
+    bt_window_detach(v);
     sigaltstack(&off, NULL);
     munmap(alternate_stack, STACK_BYTES);
     current = NULL;

@@ -4,6 +4,7 @@
 #include "bt/slow.h"
 #include "bt/translate.h"
 #include "bt/verify.h"
+#include "bt/window.h"
 #include "devices/log.h"
 #include "shadowmmu/walk.h"
 
@@ -98,6 +99,10 @@ void bt_mode_update(struct bt_vcpu *v)
     mode |= data_breakpoints(cpu) ? BT_MODE_WATCH : 0;
     if (cpu->cpl == 3 && (cpu->mmu.cr0 & CR0_AM) && (cpu->rflags & EFLAGS_AC))
         mode |= BT_MODE_ALIGN;
+    if (bt_window_suits(cpu) && !(mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN))) {
+        bt_window_user(v);
+        mode |= v->window.active ? BT_MODE_WINDOW : 0;
+    }
     cpu->accessed = data_breakpoints(cpu) ? bt_watch : NULL;
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;
@@ -145,6 +150,7 @@ static void on_mode_changed(struct cpu *cpu)
 static void on_flushed(void *opaque, enum mmu_flush_kind kind, uint64_t gva)
 {
     struct bt_vcpu *v = opaque;
+    bt_window_flushed(v, kind);
     bt_cache_unmap(v->cache, kind, gva);
 }
 
@@ -244,6 +250,9 @@ static bool handle_events(struct bt_vcpu *v, enum engine_exit *how)
     if (events & (CPU_EVENT_FLUSH | CPU_EVENT_CODE)) {
         cpu_lower(cpu, CPU_EVENT_FLUSH | CPU_EVENT_CODE);
         apply_requests(v);
+        v->window.timer_armed = false;
+        bt_window_sample(v);
+        v->mode_stale = true; /* arms the timer again */
     }
     if (events & (CPU_EVENT_SMI | CPU_EVENT_INIT)) /* one vCPU and no SMM: nobody sends them but a guest mistake */
         cpu_lower(cpu, CPU_EVENT_SMI | CPU_EVENT_INIT);
@@ -261,6 +270,7 @@ static void take_interrupts(struct bt_vcpu *v)
     uint32_t events = atomic_load(&cpu->events);
     if (!(events & (CPU_EVENT_INTR | CPU_EVENT_NMI)))
         return;
+    bt_window_sample(v);
     if (cpu_take_interrupt(cpu)) {
         v->stats.interrupts++;
         v->mode_stale = true;
@@ -429,6 +439,7 @@ static void deliver_fault(struct bt_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
     v->stats.exceptions++;
+    bt_window_sample(v);
     if (cpu->fault.vector == VECTOR_MF && !(cpu->mmu.cr0 & CR0_NE) && cpu_fpu_pending_error(cpu) == CPU_OK)
         return; /* the error is dropped, the instruction runs again */
     if (cpu->fault.vector == VECTOR_XM && !(cpu->mmu.cr4 & CR4_OSXMMEXCPT))
@@ -593,6 +604,10 @@ static void stats(const struct cpu *cpu, FILE *out)
     STAT("exceptions", s->exceptions);
     STAT("interrupts", s->interrupts);
     STAT("host_signals", s->host_signals);
+    STAT("window_fills", cpu->mmu.stats.window_fills);
+    STAT("window_drops", cpu->mmu.stats.window_drops);
+    STAT("window_clears", cpu->mmu.stats.window_clears);
+    STAT("window_detours", s->window_detours);
     STAT("writes_to_code_pages", s->smc_writes);
     STAT("blocks_dropped", s->smc_blocks);
     STAT("cache_flushes", s->cache_flushes);

@@ -7,6 +7,7 @@
  *
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
+ *   translate_window.c   the access by the host's page tables instead, for hot 32-bit user code
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
  *
  * The flags live in EFLAGS between instructions. The translator's own tests (table entry, page crossing) destroy
@@ -191,6 +192,7 @@ void builder_record(struct builder *b)
     struct bt_insn_record *r = &b->c->records[b->c->record_count++];
     r->host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry);
     r->guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
+    r->detour = 0;
     r->flags_saved = !b->eflags_valid && b->image_valid;
     /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
     r->stack_operand = b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&

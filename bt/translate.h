@@ -19,6 +19,7 @@ struct cold {
     unsigned address; /* register that holds the address */
     unsigned size;
     bool write;
+    uint32_t record; /* of the access that this is the other form of (window) */
     void (*op)(struct builder *b, struct rm rm);
 };
 
@@ -88,6 +89,13 @@ void stack_adjust(struct builder *b, int n);
 /* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */
 bool memory_is_bit_string(const struct insn *in);
 bool segment_is_flat(const struct builder *b, unsigned seg);
+
+/* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
+bool window_takes_operand(const struct builder *b);
+bool window_takes_stack(const struct builder *b);
+void window_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
+struct cold *window_stack(struct builder *b, int delta, unsigned size, bool write,
+                          void (*op)(struct builder *, struct rm));
 
 /* translate_insn.c */
 void translate_generic(struct builder *b);

@@ -243,6 +243,10 @@ static bool address_is_register(const struct builder *b)
 void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
 {
     const struct insn_mem *m = &b->in->mem;
+    if (window_takes_operand(b)) {
+        window_operand(b, size, read, write, op);
+        return;
+    }
     struct cold *c = builder_cold(b, cold_memory);
     c->size = size ? size : m->size;
     c->write = write;
@@ -294,6 +298,8 @@ static void cold_stack_write(struct builder *b, struct cold *c)
 struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
                           void (*op)(struct builder *, struct rm))
 {
+    if (window_takes_stack(b))
+        return window_stack(b, delta, size, write, op);
     struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
     bool wide = b->mode & BT_MODE_STACK32, flat = segment_is_flat(b, SEG_SS);
     c->size = size;

@@ -25,6 +25,7 @@
 #include "decoder/insn.h"
 
 #include <pthread.h>
+#include <time.h>
 
 /* Why translated code came back to the dispatcher. */
 enum bt_exit {
@@ -52,7 +53,8 @@ enum bt_mode_bits {
     BT_MODE_ALIGN = 1 << 14,  /* alignment checks are on */
     BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
     BT_MODE_DF = 1 << 16,     /* the direction flag is set: string instructions are done in C */
-    BT_MODE_BITS = 17
+    BT_MODE_WINDOW = 1 << 17, /* user accesses go through the window (bt/window.h) */
+    BT_MODE_BITS = 18
 };
 
 struct bt_seg_cache {
@@ -60,6 +62,19 @@ struct bt_seg_cache {
     int64_t read_limit; /* highest offset at which any access of up to 64 bytes is surely good; -1: none */
     int64_t write_limit;
     uint64_t key; /* what the limits were made from */
+};
+
+/* See bt/window.h. Times in cycles of the time stamp counter. */
+struct bt_window {
+    bool active, unavailable;
+    uint64_t flushes, fills; /* of the mmu, as they were at since */
+    uint64_t since;          /* the address space has not changed since then, as far as is known */
+    uint64_t wait;           /* how long that must be */
+    uint64_t began, entered; /* when it was taken into use; pages entered since */
+    bool has_timer, timer_armed;
+    timer_t timer;              /* looks at the guest when no interrupt of its own does */
+    bool faulted, fault_writes; /* the guest deals with a page fault of window code at fault_gva */
+    uint32_t fault_gva;
 };
 
 enum { BT_BOUNCE_SIZE = 64 };
@@ -71,8 +86,8 @@ struct bt_cache;
 
 struct bt_stats {
     uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, enters, slow_reads, slow_writes, bounces,
-        device_accesses, callouts, exceptions, interrupts, host_signals, smc_writes, smc_blocks, cache_flushes,
-        translate_cycles;
+        device_accesses, callouts, exceptions, interrupts, host_signals, window_detours, smc_writes, smc_blocks,
+        cache_flushes, translate_cycles;
 };
 
 struct bt_vcpu {
@@ -109,6 +124,7 @@ struct bt_vcpu {
         bool pending;
         _Alignas(64) uint8_t data[BT_BOUNCE_SIZE];
     } bounce;
+    struct bt_window window;
     struct bt_cache *cache;
     struct memory *mem;
     struct memory_listener listener;

@@ -7,6 +7,7 @@
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
  *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
  *                                  path; a store only with an entry of the write table
+ *             gs:[any 32-bit address]   the window, in blocks of its mode
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
  *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
  *   nothing that is privileged, touches segments or the host stack, or calls the host kernel */
@@ -109,6 +110,8 @@ static bool is_load_to(const cs_insn *i, x86_reg reg)
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
+    if (m->segment == X86_REG_GS && (s->mode & BT_MODE_WINDOW) && !wide(s) && i->detail->x86.addr_size == 4)
+        return NULL;
     if (m->segment != X86_REG_INVALID)
         return i->id >= X86_INS_MASKMOVDQU || i->id == X86_INS_MASKMOVQ ? NULL : "segment override";
     if (m->base == X86_REG_RIP) {

@@ -19,6 +19,7 @@ enum engine_exit {
 struct engine_options {
     bool verify_code;      /* check every emitted block against the safe grammar */
     bool perf_map;         /* write /tmp/perf-PID.map */
+    bool window_always;    /* for tests: 32-bit user code uses the window from the start (bt/window.h) */
     bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
     bool host_cpu;         /* the guest sees the host's processor instead of the model: kvm only */
     size_t cache_size;     /* bytes of code cache, 0: default */

@@ -11,6 +11,7 @@
 #include "shadowmmu/mmu.h"
 
 #include "shadowmmu/walk.h"
+#include "shadowmmu/window.h"
 
 #include <errno.h>
 #include <string.h>
@@ -85,6 +86,7 @@ void mmu_destroy(struct mmu *mmu)
         table_release(mmu->view[v].write, mmu->wide, 2 * (unsigned)v + 1);
         mmu->view[v] = (struct mmu_table_set){0};
     }
+    mmu_window_close(mmu);
     if (mmu->fills)
         munmap(mmu->fills, FILL_MAX * sizeof *mmu->fills);
     if (mmu->fill_hash)
@@ -114,6 +116,7 @@ static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
 void mmu_flush(struct mmu *mmu, bool global_too)
 {
     uint32_t kept = 1;
+    mmu_window_clear(mmu);
     if (global_too)
         mmu->stats.flush_all++;
     else
@@ -144,6 +147,7 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
         mmu->view[v].read[page] = 0;
         mmu->view[v].write[page] = 0;
     }
+    mmu_window_drop(mmu, page, false);
     notify(mmu, MMU_FLUSH_PAGE, gva);
 }
 
@@ -157,6 +161,8 @@ void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
         mmu->view[f->view].write[f->page] = 0;
         if (!writes_only)
             mmu->view[f->view].read[f->page] = 0;
+        if (f->view == MMU_VIEW_USER)
+            mmu_window_drop(mmu, f->page, writes_only);
     }
 }
 

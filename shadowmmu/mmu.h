@@ -45,6 +45,13 @@ enum mmu_flush_kind { MMU_FLUSH_ALL, MMU_FLUSH_NONGLOBAL, MMU_FLUSH_PAGE };
 
 struct mmu_fill;
 
+/* See shadowmmu/window.h. */
+struct mmu_window {
+    uint8_t *base;     /* NULL: not open */
+    uint8_t *rights;   /* by page: what is mapped */
+    uint32_t mappings; /* made since it was last empty */
+};
+
 struct mmu {
     /* hot: read by translated code */
     struct mmu_table_set view[MMU_VIEW_COUNT];
@@ -61,12 +68,14 @@ struct mmu {
     struct mmu_fill *fills;
     uint32_t fill_count, fill_max;
     uint32_t *fill_hash; /* by gfn: first fill record, for dropping a page's entries */
+    struct mmu_window window;
     /* a flush by the engine: code map and block chains derived from the address space must go */
     void (*flushed)(void *opaque, enum mmu_flush_kind kind, uint64_t gva);
     void *opaque;
 
     struct {
-        uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops;
+        uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops, window_fills, window_drops,
+            window_clears;
     } stats;
 };
 

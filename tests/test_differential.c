@@ -189,10 +189,11 @@ static void report(struct pair *p, struct generator_case *c, const char *first)
     print_memory_difference(p);
 }
 
-static bool pair_open(struct pair *p, unsigned bits)
+static bool pair_open(struct pair *p, unsigned bits, bool window)
 {
     /* The verifier ends the process at the first block it does not like: asked for, not by default. */
-    const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL};
+    const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL,
+                                           .window_always = window};
     const char *why = "the translator is not built in";
 
     if (!&engine_bt) {
@@ -215,13 +216,13 @@ static bool pair_open(struct pair *p, unsigned bits)
     return true;
 }
 
-static void compare_many(const struct generator_options *options, unsigned long count)
+static void compare_through(const struct generator_options *options, unsigned long count, bool window)
 {
     unsigned long seed = setting("RINGFOLD_DIFF_SEED", 1), n = setting("RINGFOLD_DIFF_COUNT", count);
     unsigned failures = 0;
     struct pair p;
 
-    if (!pair_open(&p, options->bits))
+    if (!pair_open(&p, options->bits, window))
         return;
     for (unsigned long i = 0; i < n && failures < FAILURES_SHOWN; i++) {
         struct generator_case c;
@@ -238,6 +239,11 @@ static void compare_many(const struct generator_options *options, unsigned long 
     native_stop(p.native);
 }
 
+static void compare_many(const struct generator_options *options, unsigned long count)
+{
+    compare_through(options, count, false);
+}
+
 static void single_instructions(void)
 {
     compare_many(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true}, 3000);
@@ -246,6 +252,17 @@ static void single_instructions(void)
 static void sequences(void)
 {
     compare_many(&(struct generator_options){.bits = 32, .length = 12}, 2000);
+}
+
+/* Memory through the host's page tables (bt/window.h) instead of the shadow tables. */
+static void window_instructions(void)
+{
+    compare_through(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true}, 2000, true);
+}
+
+static void window_sequences(void)
+{
+    compare_through(&(struct generator_options){.bits = 32, .length = 12}, 2000, true);
 }
 
 static void single_instructions64(void)
@@ -259,6 +276,8 @@ static void sequences64(void)
 }
 
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
-           {"sequences with branches, translated and native", sequences})
+           {"sequences with branches, translated and native", sequences},
+           {"single instructions, through the window and native", window_instructions},
+           {"sequences with branches, through the window and native", window_sequences})
 TEST_SUITE(differential64, {"single 64-bit instructions, translated and native", single_instructions64},
            {"64-bit sequences with branches, translated and native", sequences64})
