@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/cache.h"
 
+#include "bt/perf_map.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,6 +77,17 @@ static void counters_reset(struct bt_cache *c)
     c->used = c->glue_size;
 }
 
+/* The code's memory twice: to write and, at a fixed address, to execute. Shared anonymous memory, which mremap doubles,
+ * and not a memfd: only executable mappings that it takes for anonymous does perf(1) look up in /tmp/perf-PID.map. */
+static bool map_views(struct bt_cache *c, uint8_t *at, size_t size)
+{
+    c->write_view = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->write_view == MAP_FAILED)
+        return false;
+    c->exec_view = mremap(c->write_view, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, at);
+    return c->exec_view != MAP_FAILED && !mprotect(c->exec_view, size, PROT_READ | PROT_EXEC);
+}
+
 struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t err_len)
 {
     size_t code = round_up(cache_size ? cache_size : 96u << 20, PAGE_SIZE);
@@ -86,23 +99,21 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
         snprintf(err, err_len, "bt: no %zu MiB of address space free below 2 GiB for the code cache", total >> 20);
         return NULL;
     }
-    int fd = memfd_create("ringfold-code", MFD_CLOEXEC);
     void *v = mmap(low, state, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     struct bt_cache *c = reserve(sizeof *c);
-    if (fd < 0 || ftruncate(fd, (off_t)code) || v == MAP_FAILED || !c)
+    if (v == MAP_FAILED || !c)
         goto fail;
     struct bt_vcpu *vcpu = v;
     vcpu->cache = c;
     c->vcpu = vcpu;
     c->wide = wide;
-    c->fd = fd;
     c->size = code;
-    c->exec_view = mmap(low + state, code, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
-    c->write_view = mmap(NULL, code, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (!map_views(c, low + state, code))
+        goto fail;
     c->maps = mmap(low + state + code, maps, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     c->maps_max = (uint32_t)maps;
-    if (c->exec_view == MAP_FAILED || c->write_view == MAP_FAILED || c->maps == MAP_FAILED || !tables_allocate(c))
+    if (c->maps == MAP_FAILED || !tables_allocate(c))
         goto fail;
     struct assembler a = {
         .p = c->write_view, .end = c->write_view + GLUE_BYTES, .to_exec = c->exec_view - c->write_view};
@@ -113,8 +124,6 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
 fail:
     snprintf(err, err_len, "bt: cannot map a code cache of %zu MiB and its tables: %s%s", code >> 20, strerror(errno),
              wide ? " (a machine with --cpu 32 needs less address space)" : "");
-    if (fd >= 0)
-        close(fd);
     munmap(low, total);
     return NULL;
 }
@@ -140,7 +149,6 @@ void bt_cache_destroy(struct bt_vcpu *v)
     }
     insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
-    close(c->fd);
     size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;
     munmap(c, sizeof *c);
     munmap(v, total);
@@ -484,4 +492,6 @@ void bt_cache_flush(struct bt_cache *c)
     counters_reset(c);
     c->vcpu->smc_hit = true;
     c->vcpu->stats.cache_flushes++;
+    if (c->vcpu->perf_map)
+        bt_perf_map_flushed(c->vcpu);
 }

@@ -103,7 +103,6 @@ struct bt_cache {
     struct bt_vcpu *vcpu;
     uint8_t *exec_view, *write_view;
     size_t size, used, glue_size;
-    int fd;
     uint8_t *maps;                /* region of code maps, low 2 GiB */
     uint32_t maps_used, maps_max; /* bytes */
     struct bt_glue glue[2];       /* of 16/32-bit and of 64-bit code */

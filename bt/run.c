@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
 #include "bt/fault.h"
+#include "bt/perf_map.h"
 #include "bt/slow.h"
 #include "bt/translate.h"
 #include "bt/verify.h"
@@ -10,7 +11,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Offsets that translated code and glue rely on are addresses; what must hold is that the whole struct is in reach. */
 _Static_assert(sizeof(struct bt_vcpu) < 1 << 16, "the vCPU must stay within RIP reach and one small mapping");
@@ -292,8 +292,7 @@ static struct bt_block *translate(struct bt_vcpu *v)
     if (b && v->options.verify_code)
         bt_verify_block(v->cache, b);
     if (b && v->perf_map)
-        fprintf(v->perf_map, "%lx %x guest:%llx\n", (unsigned long)(b->entry - BT_ENTRY_SAVED),
-                b->size + BT_ENTRY_SAVED, (unsigned long long)b->eip);
+        bt_perf_map_add(v, b);
     return b;
 }
 
@@ -540,11 +539,8 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
 #ifdef RINGFOLD_DEBUG
     v->options.verify_code = true;
 #endif
-    if (v->options.perf_map) {
-        char path[64];
-        snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
-        v->perf_map = fopen(path, "we");
-    }
+    if (v->options.perf_map)
+        bt_perf_map_open(v);
     v->mem = mem;
     v->cpu.engine = v;
     v->cpu.mode_changed = on_mode_changed;
@@ -565,8 +561,7 @@ static void vcpu_destroy(struct cpu *cpu)
 {
     struct bt_vcpu *v = bt_of(cpu);
     memory_remove_listener(v->mem, &v->listener);
-    if (v->perf_map)
-        fclose(v->perf_map);
+    bt_perf_map_close(v);
     bt_fault_detach(v);
     pthread_mutex_destroy(&v->dma_lock);
     cpu_destroy(cpu);

@@ -48,7 +48,8 @@ static void check_cpu(void)
     a = b = c = d = 0;
     __get_cpuid_count(7, 0, &a, &b, &c, &d);
     need(b & bit_BMI2, "BMI2", "missing; the translator needs it (Haswell, Zen or newer)");
-    doctor_line(b & bit_AVX2 ? MARK_OK : MARK_NOTE, "AVX2", "%s", b & bit_AVX2 ? "present" : "missing; guests do without it");
+    doctor_line(b & bit_AVX2 ? MARK_OK : MARK_NOTE, "AVX2", "%s",
+                b & bit_AVX2 ? "present" : "missing; guests do without it");
     __get_cpuid(0x80000001, &a, &b, &c, &d);
     need(c & bit_LAHF_LM, "LAHF in 64-bit mode", "missing; the translator needs it");
     __get_cpuid(1, &a, &b, &c, &d);
@@ -88,8 +89,9 @@ static void check_limit(int which, const char *name, uint64_t enough, const char
     if (limit.rlim_cur == RLIM_INFINITY)
         doctor_line(MARK_OK, name, "unlimited");
     else
-        doctor_line(limit.rlim_cur >= enough ? MARK_OK : MARK_NOTE, name, "%" PRIu64 "M%s%s", (uint64_t)limit.rlim_cur >> 20,
-             limit.rlim_cur >= enough ? "" : "; ", limit.rlim_cur >= enough ? "" : why);
+        doctor_line(limit.rlim_cur >= enough ? MARK_OK : MARK_NOTE, name, "%" PRIu64 "M%s%s",
+                    (uint64_t)limit.rlim_cur >> 20, limit.rlim_cur >= enough ? "" : "; ",
+                    limit.rlim_cur >= enough ? "" : why);
 }
 
 static void check_sysctl(const char *path, const char *name, long low, const char *why)
@@ -100,7 +102,7 @@ static void check_sysctl(const char *path, const char *name, long low, const cha
         return;
     if (fscanf(f, "%ld", &value) == 1)
         doctor_line(value < low ? MARK_NOTE : MARK_OK, name, "%ld%s%s", value, value < low ? "; " : "",
-             value < low ? why : "");
+                    value < low ? why : "");
     fclose(f);
 }
 
@@ -114,7 +116,7 @@ static void check_memory(void)
     int mode = 0;
     if (f && fscanf(f, "%d", &mode) == 1)
         doctor_line(mode == 2 ? MARK_NOTE : MARK_OK, "vm.overcommit_memory", "%d%s", mode,
-             mode == 2 ? "; strict: large sparse tables may be refused" : "");
+                    mode == 2 ? "; strict: large sparse tables may be refused" : "");
     if (f)
         fclose(f);
     /* The translator's tables: reserved, never all used; and code that is written and executed through two mappings. */
@@ -122,13 +124,14 @@ static void check_memory(void)
     need(p != MAP_FAILED, "reserve 4G of addresses", "refused; the translator needs address space");
     if (p != MAP_FAILED)
         munmap(p, 1ull << 32);
-    int fd = memfd_create("doctor", MFD_CLOEXEC);
-    p = fd >= 0 && ftruncate(fd, 4096) == 0 ? mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0) : MAP_FAILED;
-    need(p != MAP_FAILED, "executable memfd", "refused by this system's policy; the translator needs it");
+    p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *twice = p == MAP_FAILED ? MAP_FAILED : mremap(p, 0, 4096, MREMAP_MAYMOVE);
+    bool executable = twice != MAP_FAILED && !mprotect(twice, 4096, PROT_READ | PROT_EXEC);
+    need(executable, "code mapped twice", "refused by this system's policy; the translator needs it");
+    if (twice != MAP_FAILED)
+        munmap(twice, 4096);
     if (p != MAP_FAILED)
         munmap(p, 4096);
-    if (fd >= 0)
-        close(fd);
 }
 
 static bool in_path(const char *program)
@@ -157,7 +160,7 @@ static void check_programs(void)
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         bool have = in_path(programs[i].program);
         doctor_line(have ? MARK_OK : MARK_NOTE, programs[i].program, "%s%s", have ? "present" : "apt install ",
-             have ? "" : programs[i].package);
+                    have ? "" : programs[i].package);
     }
 }
 
