@@ -10,57 +10,40 @@ static uint8_t *put32(uint8_t *p, uint32_t v)
     return p + 4;
 }
 
-/* ModRM, SIB and displacement at p. */
-static inline uint8_t *modrm(const struct assembler *a, uint8_t *p, unsigned reg, struct rm rm, unsigned imm_len)
+static inline uint8_t *put_rip(const struct assembler *a, uint8_t *p, unsigned reg, uintptr_t address, unsigned imm_len)
 {
-    unsigned field = (reg & 7) << 3;
-    if (rm.kind == RM_REG) {
-        *p++ = (uint8_t)(0xc0 | field | (rm.base & 7));
-        return p;
-    }
-    if (rm.kind == RM_RIP) {
-        *p++ = (uint8_t)(field | 5);
-        int64_t rel = rm.disp - (int64_t)((uintptr_t)p + (uintptr_t)a->to_exec + 4 + imm_len);
-        assert(rel == (int32_t)rel);
-        return put32(p, (uint32_t)rel);
-    }
+    *p++ = (uint8_t)((reg & 7) << 3 | 5);
+    int64_t rel = (int64_t)(address - ((uintptr_t)p + (uintptr_t)a->to_exec + 4 + imm_len));
+    assert(rel == (int32_t)rel);
+    return put32(p, (uint32_t)rel);
+}
+
+static inline uint8_t *put_memory(uint8_t *p, unsigned reg, struct rm rm)
+{
+    unsigned field = (reg & 7) << 3, base = rm.base & 7;
+    unsigned index = rm.index == NO_REG ? 4 : (unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index & 7) << 3;
     if (rm.base == NO_REG) { /* [index*scale + disp32] or [disp32] */
-        unsigned scale = rm.index == NO_REG ? 0 : (unsigned)__builtin_ctz(rm.scale);
         *p++ = (uint8_t)(field | 4);
-        *p++ = (uint8_t)(scale << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 | 5);
+        *p++ = (uint8_t)(rm.index == NO_REG ? 0x25 : index | 5);
         return put32(p, (uint32_t)rm.disp);
     }
-    unsigned mod = rm.disp == 0 && (rm.base & 7) != RBP && !rm.window ? 0 : rm.disp == (int8_t)rm.disp ? 1 : 2;
-    if (rm.index != NO_REG || (rm.base & 7) == RSP) {
-        *p++ = (uint8_t)(mod << 6 | field | 4);
-        *p++ = (uint8_t)((unsigned)__builtin_ctz(rm.scale) << 6 | (rm.index == NO_REG ? 4 : rm.index & 7) << 3 |
-                         (rm.base & 7));
+    unsigned mod = rm.disp == 0 && base != RBP && !rm.window ? 0 : rm.disp == (int8_t)rm.disp ? 0x40 : 0x80;
+    if (rm.index != NO_REG) {
+        *p++ = (uint8_t)(mod | field | 4);
+        *p++ = (uint8_t)(index | base);
     } else {
-        *p++ = (uint8_t)(mod << 6 | field | (rm.base & 7));
+        *p++ = (uint8_t)(mod | field | base);
+        if (base == RSP)
+            *p++ = 0x24;
     }
-    if (mod == 1)
+    if (mod == 0x40)
         *p++ = (uint8_t)rm.disp;
-    else if (mod == 2)
+    else if (mod)
         p = put32(p, (uint32_t)rm.disp);
     return p;
 }
 
-static unsigned rex_of(uint32_t op, unsigned reg, struct rm rm)
-{
-    unsigned rex = (op & OP_W ? 8 : 0) | (reg & 8 ? 4 : 0);
-    bool force = (op & OP_BYTE_REG) && reg >= 4 && reg < 8;
-    if (rm.kind != RM_RIP) {
-        if (rm.base != NO_REG)
-            rex |= rm.base & 8 ? 1 : 0;
-        if (rm.kind == RM_MEM && rm.index != NO_REG)
-            rex |= rm.index & 8 ? 2 : 0;
-        force = force || ((op & OP_BYTE_RM) && rm.kind == RM_REG && rm.base >= 4 && rm.base < 8);
-    }
-    assert(!(op & (OP_HIGH_REG | OP_HIGH_RM)) || (!rex && !force));
-    return rex || force ? 0x40 | rex : 0;
-}
-
-static inline uint8_t *window_prefixes(uint8_t *p, struct rm rm)
+static inline uint8_t *put_window(uint8_t *p, struct rm rm)
 {
     if (rm.window) {
         *p++ = 0x65; /* gs: */
@@ -69,7 +52,7 @@ static inline uint8_t *window_prefixes(uint8_t *p, struct rm rm)
     return p;
 }
 
-static uint8_t *prefixes(uint8_t *p, uint32_t op)
+static uint8_t *put_prefixes(uint8_t *p, uint32_t op)
 {
     if (op & OP_LOCK)
         *p++ = 0xf0;
@@ -82,60 +65,104 @@ static uint8_t *prefixes(uint8_t *p, uint32_t op)
     return p;
 }
 
-void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len)
+/* Everything before ModRM. xb: REX.X and REX.B. */
+static inline uint8_t *put_opcode(uint8_t *p, uint32_t op, unsigned reg, unsigned xb, bool byte_rm)
 {
-    uint8_t *p = a->p;
-    unsigned rex = rex_of(op, reg, rm), map = op >> 8 & 0xff;
-    if (!asm_room(a))
-        return;
-    p = window_prefixes(p, rm);
+    unsigned rex = (op & OP_W ? 8 : 0) | (reg & 8) >> 1 | xb, map = op >> 8 & 0xff;
+    bool force = byte_rm || ((op & OP_BYTE_REG) && (reg & ~3u) == 4);
+    assert(!(op & (OP_HIGH_REG | OP_HIGH_RM)) || (!rex && !force));
     if (op & (OP_LOCK | OP_66 | OP_F2 | OP_F3))
-        p = prefixes(p, op);
-    if (rex)
-        *p++ = (uint8_t)rex;
+        p = put_prefixes(p, op);
+    if (rex || force)
+        *p++ = (uint8_t)(0x40 | rex);
     if (map) {
         *p++ = 0x0f;
         if (map >= 2)
             *p++ = map == 2 ? 0x38 : 0x3a;
     }
     *p++ = (uint8_t)op;
-    a->p = modrm(a, p, reg, rm, imm_len);
+    return p;
+}
+
+static inline unsigned memory_xb(struct rm rm)
+{
+    return (rm.base == NO_REG ? 0 : rm.base >> 3 & 1) | (rm.index == NO_REG ? 0 : rm.index >> 2 & 2);
+}
+
+void asm_op_reg(struct assembler *a, uint32_t op, unsigned reg, unsigned rm)
+{
+    if (!asm_room(a))
+        return;
+    uint8_t *p = put_opcode(a->p, op, reg, rm >> 3 & 1, (op & OP_BYTE_RM) && (rm & ~3u) == 4);
+    *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    a->p = p;
+}
+
+void asm_op_mem(struct assembler *a, uint32_t op, unsigned reg, struct rm rm)
+{
+    if (asm_room(a))
+        a->p = put_memory(put_opcode(put_window(a->p, rm), op, reg, memory_xb(rm), false), reg, rm);
+}
+
+void asm_op_rip(struct assembler *a, uint32_t op, unsigned reg, uintptr_t address, unsigned imm_len)
+{
+    if (asm_room(a))
+        a->p = put_rip(a, put_opcode(a->p, op, reg, 0, false), reg, address, imm_len);
+}
+
+static inline uint8_t *put_vex(uint8_t *p, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
+                               unsigned vvvv, unsigned xb)
+{
+    uint32_t v = 0xc4u | ((reg & 8 ? 0 : 0x80) | (xb ^ 3) << 5 | map) << 8 |
+                 ((w ? 0x80u : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp) << 16 | (uint32_t)opcode << 24;
+    return put32(p, v);
 }
 
 void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
              unsigned vvvv, struct rm rm, unsigned imm_len)
 {
-    bool r = reg & 8, x = rm.kind == RM_MEM && rm.index != NO_REG && (rm.index & 8),
-         b = rm.kind != RM_RIP && rm.base != NO_REG && (rm.base & 8);
-    uint8_t *p = a->p;
+    unsigned xb = rm.kind == RM_REG ? rm.base >> 3 & 1 : rm.kind == RM_MEM ? memory_xb(rm) : 0;
     if (!asm_room(a))
         return;
-    p = window_prefixes(p, rm);
-    *p++ = 0xc4;
-    *p++ = (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map);
-    *p++ = (uint8_t)((w ? 0x80 : 0) | (~vvvv & 15) << 3 | (l ? 4 : 0) | pp);
-    *p++ = opcode;
-    a->p = modrm(a, p, reg, rm, imm_len);
+    uint8_t *p = put_vex(put_window(a->p, rm), map, pp, w, l, opcode, reg, vvvv, xb);
+    if (rm.kind == RM_MEM)
+        p = put_memory(p, reg, rm);
+    else if (rm.kind == RM_RIP)
+        p = put_rip(a, p, reg, (uintptr_t)rm.disp, imm_len);
+    else
+        *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm.base & 7));
+    a->p = p;
+}
+
+/* The flag-free shifts and kin, register forms. */
+static void vex_reg(struct assembler *a, unsigned map, unsigned pp, bool w, uint8_t opcode, unsigned reg, unsigned vvvv,
+                    unsigned rm)
+{
+    if (!asm_room(a))
+        return;
+    uint8_t *p = put_vex(a->p, map, pp, w, false, opcode, reg, vvvv, rm >> 3 & 1);
+    *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    a->p = p;
 }
 
 void asm_shrx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
 {
-    asm_vex(a, 2, 3, w, false, 0xf7, reg, count, rm_reg(src), 0);
+    vex_reg(a, 2, 3, w, 0xf7, reg, count, src);
 }
 
 void asm_shlx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
 {
-    asm_vex(a, 2, 1, w, false, 0xf7, reg, count, rm_reg(src), 0);
+    vex_reg(a, 2, 1, w, 0xf7, reg, count, src);
 }
 
 void asm_bextr(struct assembler *a, unsigned reg, unsigned src, unsigned control)
 {
-    asm_vex(a, 2, 0, true, false, 0xf7, reg, control, rm_reg(src), 0);
+    vex_reg(a, 2, 0, true, 0xf7, reg, control, src);
 }
 
 void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count)
 {
-    asm_vex(a, 3, 3, w, false, 0xf0, reg, 0, rm_reg(src), 1);
+    vex_reg(a, 3, 3, w, 0xf0, reg, 0, src);
     asm_byte(a, (uint8_t)count);
 }
 

@@ -19,12 +19,13 @@ struct assembler {
     bool overflow;
 };
 
+enum rm_kind { RM_REG, RM_MEM, RM_RIP };
 /* The r/m operand. */
 struct rm {
-    enum { RM_REG, RM_MEM, RM_RIP } kind;
+    uint8_t kind;
     uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
-    int64_t disp;               /* RM_RIP: the absolute address */
-    bool window; /* RM_MEM: gs:, by a 32-bit address; the instruction has at least WINDOW_OP_BYTES bytes */
+    bool window;  /* RM_MEM: gs:, by a 32-bit address; the instruction has at least WINDOW_OP_BYTES bytes */
+    int64_t disp; /* RM_RIP: the absolute address */
 };
 enum { WINDOW_OP_BYTES = 5 };
 
@@ -124,8 +125,20 @@ static inline void asm_u64(struct assembler *a, uint64_t v)
 {
     asm_bytes(a, &v, 8);
 }
+/* asm_op for the three kinds of operand. */
+void asm_op_reg(struct assembler *a, uint32_t op, unsigned reg, unsigned rm);
+void asm_op_mem(struct assembler *a, uint32_t op, unsigned reg, struct rm rm);
+void asm_op_rip(struct assembler *a, uint32_t op, unsigned reg, uintptr_t address, unsigned imm_len);
 /* Prefixes, REX, opcode, ModRM, SIB and displacement. imm_len: bytes of immediate that follow (RIP-relative forms). */
-void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len);
+static inline void asm_op(struct assembler *a, uint32_t op, unsigned reg, struct rm rm, unsigned imm_len)
+{
+    if (rm.kind == RM_REG)
+        asm_op_reg(a, op, reg, rm.base);
+    else if (rm.kind == RM_MEM)
+        asm_op_mem(a, op, reg, rm);
+    else
+        asm_op_rip(a, op, reg, (uintptr_t)rm.disp, imm_len);
+}
 /* Three-byte VEX form. pp: 0, 1 (66), 2 (F3), 3 (F2). */
 void asm_vex(struct assembler *a, unsigned map, unsigned pp, bool w, bool l, uint8_t opcode, unsigned reg,
              unsigned vvvv, struct rm rm, unsigned imm_len);
