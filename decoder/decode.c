@@ -222,7 +222,10 @@ static bool vex_w_ignored(const struct insn *out, const ZydisDecodedInstruction 
     if (out->map == MAP_0F)
         return out->opcode == 0x2a || out->opcode == 0x2c || out->opcode == 0x2d ||
                ((out->opcode == 0x6e || out->opcode == 0x7e) && out->mandatory == 0x66);
-    return out->map == MAP_0F3A && (out->opcode == 0x16 || out->opcode == 0x22);
+    if (out->map != MAP_0F3A)
+        return false;
+    return out->opcode == 0x16 || out->opcode == 0x22 || out->opcode == 0x60 ||
+           out->opcode == 0x61; /* vpcmpestrm, vpcmpestri: lengths in EAX and EDX */
 }
 
 static void take_encoding(struct insn *out, const ZydisDecodedInstruction *zi)

@@ -177,6 +177,10 @@ static void raw_encoding(void)
     CU_ASSERT(!d.rex_w && d.rm.size == 4);
     decode_hex(&d, "c4e1f96ec3", M64);
     CU_ASSERT(d.rex_w && d.rm.size == 8);
+    decode_hex(&d, "c4e3f960c2b8", M32); /* vpcmpestrm: nor of EAX and EDX, which it reads without naming them */
+    CU_ASSERT(!d.rex_w);
+    decode_hex(&d, "c4e3f960c2b8", M64);
+    CU_ASSERT(d.rex_w);
     decode_hex(&d, "00e0", M32);
     CU_ASSERT(d.reg.cls == REGCLASS_GPR8H && d.reg.num == 0 && d.rm.cls == REGCLASS_GPR);
     decode_hex(&d, "4000e0", M64);
