@@ -334,7 +334,8 @@ static unsigned pushed_segment(const struct insn *in)
 static void op_store_segment(struct builder *b, struct rm rm)
 {
     asm_op(&b->a, OP_MOVZX16, R12, rm_at(&b->v->cpu.seg[pushed_segment(b->in)].selector), 0);
-    asm_op(&b->a, OP_MOV_TO | operand_width(b), R12, rm, 0);
+    bool word = cpu_model_pushed_selector_size(b->v->cpu.model, b->in->opsize) == 2;
+    asm_op(&b->a, OP_MOV_TO | (word ? OP_66 : operand_width(b)), R12, rm, 0);
 }
 
 static void op_store_reg(struct builder *b, struct rm rm)
@@ -404,16 +405,18 @@ static void translate_push(struct builder *b)
 {
     const struct insn *in = b->in;
     int size = in->opsize;
+    unsigned written = in->opsize;
     void (*op)(struct builder *, struct rm) = op_store_imm;
-    if (pushed_segment(in) != NO_SEGMENT)
+    if (pushed_segment(in) != NO_SEGMENT) {
         op = op_store_segment;
-    else if (in->mem.present) {
+        written = cpu_model_pushed_selector_size(b->v->cpu.model, written);
+    } else if (in->mem.present) {
         memory_operand(b, (unsigned)size, true, false, op_load_kept);
         op = op_store_kept;
     } else if (in->opreg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR) {
         op = op_store_reg;
     }
-    struct cold *c = stack_access(b, -size, (unsigned)size, true, op);
+    struct cold *c = stack_access(b, -size, written, true, op);
     stack_adjust(b, -size);
     c->back[1] = asm_here(&b->a);
 }

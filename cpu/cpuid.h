@@ -24,6 +24,29 @@ struct cpu_model {
 
 /* Probes the host. long_mode: offer it to the guest. */
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic);
+
+/* Where the manuals leave the choice to the processor and ringfold's C must make it, the model does as its vendor's
+ * processors do:
+ * - PUSH of a selector with a 32-bit operand (SDM vol. 2, PUSH): Intel's write the low word and leave the rest of the
+ *   slot as it was, AMD's extend it by zeros. The bytes written of an operand of opsize bytes. */
+static inline unsigned cpu_model_pushed_selector_size(const struct cpu_model *model, unsigned opsize)
+{
+    return opsize == 4 && !model->amd ? 2 : opsize;
+}
+/* - A fault in a repeated CMPS or SCAS: Intel's put the flags back to what they were before the instruction (SDM vol. 2,
+ *   REP), AMD's leave those of the last comparison. */
+static inline bool cpu_model_string_fault_restores_flags(const struct cpu_model *model)
+{
+    return !model->amd;
+}
+/* - A repeated string instruction with 32-bit addresses in 64-bit code, when its count is zero or its first element
+ *   faults: Intel's have cleared the upper half of RCX by then, and with MOVS and STOS those of RDI and RSI (as far as
+ *   used); AMD's have not. */
+static inline bool cpu_model_string_start_clears_upper(const struct cpu_model *model)
+{
+    return !model->amd;
+}
+
 /* CPUID leaf. out: eax, ebx, ecx, edx. cr4/xcr0: for OSXSAVE and the XSAVE sizes; index: initial APIC id. */
 void cpu_model_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t subleaf, uint64_t cr4, uint64_t xcr0,
                     unsigned index, uint32_t out[4]);

@@ -186,7 +186,12 @@ static enum seg segment_of_opcode(const struct insn *insn)
 static int segment_push(struct cpu *cpu, const struct insn *insn)
 {
     uint16_t selector = cpu->seg[segment_of_opcode(insn)].selector;
-    return execute_push(cpu, selector, insn->opsize) ? CPU_FAULT : done(cpu);
+    uint64_t sp = (cpu->gpr[GPR_SP] - insn->opsize) & cpu_stack_mask(cpu), value = selector;
+
+    if (cpu_write_seg(cpu, SEG_SS, sp, &value, cpu_model_pushed_selector_size(cpu->model, insn->opsize)))
+        return CPU_FAULT;
+    stack_pointer_set(cpu, sp);
+    return done(cpu);
 }
 
 static int segment_pop(struct cpu *cpu, const struct insn *insn)

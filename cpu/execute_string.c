@@ -508,6 +508,18 @@ static int execute_xlat(struct cpu *cpu, const struct insn *insn)
     return done(cpu);
 }
 
+static void clear_upper_halves(struct string_op *s)
+{
+    unsigned kind = s->insn->opcode & 0xfe;
+    bool stores = kind == 0xa4 || kind == 0xaa;
+
+    execute_write_gpr(s->cpu, GPR_CX, 4, s->cpu->gpr[GPR_CX]);
+    if (stores)
+        execute_write_gpr(s->cpu, GPR_DI, 4, s->cpu->gpr[GPR_DI]);
+    if (stores && s->use_si)
+        execute_write_gpr(s->cpu, GPR_SI, 4, s->cpu->gpr[GPR_SI]);
+}
+
 int execute_string(struct cpu *cpu, const struct insn *insn)
 {
     unsigned kind = insn->opcode & 0xfe;
@@ -526,18 +538,24 @@ int execute_string(struct cpu *cpu, const struct insn *insn)
         .rights = cpu_access_rights(cpu),
     };
     enum run_result result;
+    uint64_t flags = cpu->rflags;
 
     if (insn->opcode == 0xd7)
         return execute_xlat(cpu, insn);
     if (port && cpu_port_check(cpu, (uint16_t)cpu->gpr[GPR_DX], s.size))
         return CPU_FAULT;
+    if (s.repeated && s.width == 4 && cpu_code64(cpu) && cpu_model_string_start_clears_upper(cpu->model))
+        clear_upper_halves(&s);
     if (s.repeated && !count(&s))
         return done(cpu);
     do {
         result = step(&s);
     } while (result == RUN_MORE && s.bytes_done < BYTES_PER_CALL && s.elements_done < ELEMENTS_PER_CALL &&
              !traps_each_element(cpu) && !board_wants_attention(&s));
-    if (result == RUN_FAULT)
+    if (result == RUN_FAULT) {
+        if (cpu_model_string_fault_restores_flags(cpu->model))
+            cpu->rflags = flags; /* only comparisons have changed them */
         return CPU_FAULT;
+    }
     return result == RUN_FINISHED ? done(cpu) : CPU_OK;
 }
