@@ -398,6 +398,34 @@ static void steer(struct generator_case *c, uint64_t *r, struct insn *insn)
         append_mov(c, mem->base, pointer - (uint64_t)mem->disp);
 }
 
+/* EDX:EAX choose among the components. The host may have more of them than the machine: none but those it has. */
+static bool chooses_components(const struct insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool steer_components(struct generator_case *c, uint64_t *r, const struct insn *insn)
+{
+    const unsigned used = 1u << GPR_AX | 1u << GPR_DX;
+    const struct insn_mem *mem = &insn->mem;
+
+    if ((mem->base < GPR_COUNT && (used >> mem->base & 1)) || (mem->index < GPR_COUNT && (used >> mem->index & 1)))
+        return false;
+    append_mov(c, GPR_AX, below(r, 8));
+    append_mov(c, GPR_DX, 0);
+    return true;
+}
+
 /* An absolute address is in the bytes themselves: put it where the decoder found the displacement. */
 static void steer_absolute(const struct generator_case *c, uint64_t *r, struct insn *insn, uint8_t *bytes)
 {
@@ -454,6 +482,8 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
         while (n < 15)
             bytes[n++] = chance(r, 50) ? (uint8_t)generator_random(r) : (uint8_t)random_value(r);
         if (insn_decode(&insn, bytes, 15, mode_of(c)) <= 0 || !acceptable(&insn, options))
+            continue;
+        if (chooses_components(&insn) && !steer_components(c, r, &insn))
             continue;
         steer_absolute(c, r, &insn, bytes);
         if (chance(r, 90) && (insn.mem.present || insn.cls == INSN_STRING))
@@ -615,12 +645,4 @@ int generator_index(const struct generator_case *c, uint64_t rip)
         if (rip == c->base + NATIVE_CODE + c->start + c->offset[i])
             return (int)i;
     return -1;
-}
-
-bool generator_leaves_traces(const struct generator_case *c, unsigned index)
-{
-    if (index >= c->count)
-        return false;
-    unsigned mnemonic = c->insns[index].insn.mnemonic;
-    return mnemonic == ZYDIS_MNEMONIC_POPA || mnemonic == ZYDIS_MNEMONIC_POPAD || mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
 }

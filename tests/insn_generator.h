@@ -50,9 +50,6 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
 /* Writes the code (with int3 behind it) to the NATIVE_CODE pages and computes offsets. False: does not fit. */
 bool generator_assemble(struct generator_case *c, uint8_t *code);
 void generator_fill_memory(const struct generator_case *c, uint8_t *data);
-/* True for instructions that may have changed registers when they fault: processors differ (AMD's popa,
- * and maskmovq has gone over to MMX state). */
-bool generator_leaves_traces(const struct generator_case *c, unsigned index);
 /* The instruction an address lies at, count for the end, -1 for none. */
 int generator_index(const struct generator_case *c, uint64_t rip);
 

@@ -11,12 +11,13 @@
 
 #include <stdint.h>
 
-/* Linear addresses of the helper. All else but the helper itself, at 0x5a000000, is unmapped. */
+/* Linear addresses of the helper. All else but the helper's image is unmapped. */
 enum {
     NATIVE_CODE = 0x10000000,
     NATIVE_CODE_PAGES = 4,
     NATIVE_DATA = 0x20000000,
     NATIVE_DATA_PAGES = 8,
+    NATIVE_HELPER_IMAGE = 0x5a000000,
     NATIVE_MAILBOX = 0x5b000000,
     NATIVE_MAILBOX_PAGES = 2,
     NATIVE_PAGE = 4096

@@ -3,13 +3,14 @@
  * ring 3 of a flat 32- or 64-bit machine, from the same state on the same memory; then every register, flag, byte of
  * memory and the exception are compared. Where the manual leaves flags open they are left out; so are, at a fault,
  * flags that the code overwrites before it reads them: by design the translator does not keep what is dead, and only a
- * look into the exception's frame shows it.
+ * look into the exception's frame shows it. What else the manuals leave to the processor is in tolerance.c.
  *
  * RINGFOLD_DIFF_COUNT: how many cases (default: a bounded run); RINGFOLD_DIFF_SEED: the first seed;
  * RINGFOLD_DIFF_VERIFY: with the code verifier. A failing case is
  * cut down to the shortest sequence that still fails, and printed with its seed, its listing and both states. */
 #include "tests/flat_machine.h"
 #include "tests/test.h"
+#include "tests/tolerance.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,79 +38,19 @@ static unsigned long setting(const char *name, unsigned long otherwise)
     return s && *s ? strtoul(s, NULL, 0) : otherwise;
 }
 
-/* What the operand's address is in front of the segment. */
-static uint64_t effective_address(const struct insn *insn, const struct native_state *s)
+static const char *compare(struct pair *p, const struct generator_case *c, struct outcome *o)
 {
-    const struct insn_mem *m = &insn->mem;
-    uint64_t ea = (uint64_t)m->disp;
-    if (m->base < GPR_COUNT)
-        ea += s->gpr[m->base];
-    if (m->index < GPR_COUNT && !m->vsib)
-        ea += s->gpr[m->index] * m->scale;
-    return insn->addrsize == 4 ? (uint32_t)ea : ea;
-}
-
-static bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
-/* Where the translator knowingly differs in 64-bit code:
- * - the processor may refuse an FS or GS operand whose offset is not canonical even when its linear address is
- * - misaligned and not canonical: #GP or #SS
- * - a call whose push and whose target both fault: which is first */
-static bool known_deviation64(const struct insn *insn, const struct native_result *real,
-                              const struct native_result *ours)
-{
-    if (insn->cls == INSN_CALL_IND && real->state.rip == ours->state.rip)
-        return ours->vector == VECTOR_GP && (real->vector == VECTOR_PF || real->vector == VECTOR_SS);
-    if (real->vector != VECTOR_GP && real->vector != VECTOR_SS)
-        return false;
-    uint64_t source = real->state.gpr[insn->opcode == 0xd7 ? GPR_BX : GPR_SI];
-    if (insn->cls == INSN_STRING && insn->mem.seg >= SEG_FS && !canonical(source))
-        return true;
-    if (insn->mem.present && insn->mem.seg >= SEG_FS && !canonical(effective_address(insn, &real->state)))
-        return true;
-    return insn->mem.seg == SEG_SS && (insn->mem.aligned || insn->vector) && real->state.rip == ours->state.rip &&
-           (ours->vector == VECTOR_GP || ours->vector == VECTOR_SS);
-}
-
-/* Where the translator knowingly differs, and only in which of two faults comes first or in what CR2 says inside a
- * page:
- * - a pending x87 error is noticed by the host's own instruction, after the memory operand was looked up
- * - the first faulting element of a masked store is not worked out
- * - a flat segment's limit is not checked, so an access that wraps at 4 GiB is a page fault instead of #GP or #SS */
-static bool known_deviation(const struct insn *insn, const struct native_result *real, const struct native_result *ours)
-{
-    if (real->state.rip != ours->state.rip)
-        return false;
-    if (real->vector == VECTOR_MF && insn->mem.present)
-        return ours->vector == VECTOR_PF || ours->vector == VECTOR_GP || ours->vector == VECTOR_SS;
-    if (real->vector == VECTOR_PF && ours->vector == VECTOR_PF && insn->mem.masked)
-        return (real->cr2 ^ ours->cr2) < PAGE_SIZE && (real->error & 7) == (ours->error & 7);
-    return (real->vector == VECTOR_GP || real->vector == VECTOR_SS) && ours->vector == VECTOR_PF &&
-           ours->cr2 >= 0xffffffc0;
-}
-
-static const char *compare(struct pair *p, const struct generator_case *c, const struct outcome *o)
-{
-    /* Stray code in the data pages, which the native process cannot execute and a 32-bit machine without PAE can. */
-    if (c->bits == 32 && o->real.vector == VECTOR_PF && o->real.cr2 == o->real.state.rip)
-        return NULL;
+    const uint8_t *real_data = native_data(p->native);
+    uint8_t *our_data = flat_machine_data(p->machine);
     bool finished = o->real.vector == VECTOR_BP;
     int at = generator_index(c, finished ? o->real.state.rip - 1 : o->real.state.rip);
     uint32_t ignored = at < 0 ? FLAGS_ARITH : c->undefined[at];
 
-    if (at >= 0 && !finished) {
-        if (generator_leaves_traces(c, (unsigned)at) ||
-            (at < (int)c->count && known_deviation(&c->insns[at].insn, &o->real, &o->ours)))
-            return NULL;
-        if (c->bits == 64 && at < (int)c->count && known_deviation64(&c->insns[at].insn, &o->real, &o->ours))
-            return NULL;
+    if (tolerance_apply(c, &o->real, &o->ours, real_data, our_data) == TOLERANCE_ALL)
+        return NULL;
+    if (at >= 0 && !finished)
         ignored |= c->dead[at];
-    }
-    return flat_machine_compare(&o->real, &o->ours, native_data(p->native), flat_machine_data(p->machine), ignored,
-                                p->avx);
+    return flat_machine_compare(&o->real, &o->ours, real_data, our_data, ignored, p->avx);
 }
 
 static void run_both(struct pair *p, struct generator_case *c, struct outcome *o)

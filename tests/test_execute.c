@@ -4,6 +4,7 @@
  * test_differential.c. */
 #include "tests/flat_machine.h"
 #include "tests/test.h"
+#include "tests/tolerance.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,16 +33,7 @@ static bool run_case(struct flat_machine *m, struct native *n, struct generator_
         return false;
     int at = generator_index(c, real.vector == VECTOR_BP ? real.state.rip - 1 : real.state.rip);
     uint32_t undefined = at < 0 ? FLAGS_ARITH : c->undefined[at];
-    if (at >= 0 && generator_leaves_traces(c, (unsigned)at) && real.vector != VECTOR_BP)
-        return true;
-    /* Processors go through a large operand in different orders: CR2 may be anywhere in the page. */
-    if (at >= 0 && at < (int)c->count && (c->insns[at].insn.cls == INSN_FPU_ENV || c->insns[at].insn.mem.masked)) {
-        real.cr2 &= ~(uint64_t)PAGE_MASK;
-        ours.cr2 &= ~(uint64_t)PAGE_MASK;
-    }
-    /* An operand that wraps at 4 GiB: some processors find the page before the limit. */
-    if (real.vector == VECTOR_PF && real.cr2 >= 0xfffff000 && (ours.vector == VECTOR_GP || ours.vector == VECTOR_SS) &&
-        real.state.rip == ours.state.rip)
+    if (tolerance_apply(c, &real, &ours, native_data(n), flat_machine_data(m)) == TOLERANCE_ALL)
         return true;
     const char *differs = flat_machine_compare(&real, &ours, native_data(n), flat_machine_data(m), undefined, avx);
     if (!differs)
