@@ -26,6 +26,10 @@ LIBS = -lZydis -lcapstone -lpng -lcjson -lnuma -lz -lm
 GENERAL_REGS_DIRS = bt cpu shadowmmu
 GENERAL_REGS = -mgeneral-regs-only
 
+# Called while the guest's x87 state is live (cpu_fpu_park); the compiler refuses x87 arithmetic there.
+NO_X87_DIRS = devices
+NO_X87 = -mno-80387
+
 DIRS = bt decoder cpu shadowmmu devices hw-assist frontend
 SRC = $(foreach d,$(DIRS),$(wildcard $(d)/*.c))
 SRC_S = $(foreach d,$(DIRS),$(wildcard $(d)/*.S))
@@ -41,6 +45,7 @@ $(BUILD)/tests/unit: $(TEST_OBJ) $(LIB_OBJ)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcunit $(LIBS)
 
 $(foreach d,$(GENERAL_REGS_DIRS),$(BUILD)/$(d)/%.o) $(BUILD)/decoder/cache.o: CFLAGS_ALL += $(GENERAL_REGS)
+$(foreach d,$(NO_X87_DIRS),$(BUILD)/$(d)/%.o): CFLAGS_ALL += $(NO_X87)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -71,8 +71,9 @@ static void part_read(struct bt_vcpu *v, int part, uint8_t *to)
             value = page.read[at.v & PAGE_MASK];
         } else {
             n = chunk(at.v, b->len[part] - i);
-            cpu_fpu_unload(&v->cpu);
+            cpu_fpu_park(&v->cpu);
             value = v->cpu.board->mem_read(v->cpu.board->opaque, at, n);
+            cpu_fpu_unpark(&v->cpu);
             v->stats.device_accesses++;
         }
         for (unsigned k = 0; k < n; k++)
@@ -95,8 +96,9 @@ static void part_write(struct bt_vcpu *v, int part, const uint8_t *from)
         uint64_t value = 0;
         for (unsigned k = 0; k < n; k++)
             value |= (uint64_t)from[i + k] << 8 * k;
-        cpu_fpu_unload(&v->cpu);
+        cpu_fpu_park(&v->cpu);
         v->cpu.board->mem_write(v->cpu.board->opaque, at, value, n);
+        cpu_fpu_unpark(&v->cpu);
         v->stats.device_accesses++;
     }
 }

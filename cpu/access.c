@@ -108,13 +108,14 @@ static void piece_read(struct cpu *cpu, const struct piece *p, uint8_t *to)
         copy_bytes(to, p->hva, p->len);
         return;
     }
-    cpu_fpu_unload(cpu);
+    cpu_fpu_park(cpu);
     for (unsigned i = 0; i < p->len;) {
         unsigned n = device_chunk(p->addr.v + i, p->len - i);
         uint64_t v = cpu->board ? cpu->board->mem_read(cpu->board->opaque, gpa_add(p->addr, i), n) : ~0ull;
         copy_bytes(to + i, &v, n);
         i += n;
     }
+    cpu_fpu_unpark(cpu);
 }
 
 static void piece_write(struct cpu *cpu, const struct piece *p, const uint8_t *from)
@@ -125,7 +126,7 @@ static void piece_write(struct cpu *cpu, const struct piece *p, const uint8_t *f
             cpu_code_written_hook(cpu, p->addr, p->len);
         return;
     }
-    cpu_fpu_unload(cpu);
+    cpu_fpu_park(cpu);
     for (unsigned i = 0; i < p->len;) {
         unsigned n = device_chunk(p->addr.v + i, p->len - i);
         uint64_t v = 0;
@@ -134,6 +135,7 @@ static void piece_write(struct cpu *cpu, const struct piece *p, const uint8_t *f
             cpu->board->mem_write(cpu->board->opaque, gpa_add(p->addr, i), v, n);
         i += n;
     }
+    cpu_fpu_unpark(cpu);
 }
 
 int cpu_read_linear(struct cpu *cpu, uint64_t gva, void *buf, unsigned size, unsigned access)

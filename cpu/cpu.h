@@ -112,7 +112,8 @@ struct cpu {
     uint64_t rflags; /* complete whenever C code runs; DF and the system flags are always here */
     _Atomic uint32_t events; /* enum cpu_event */
     uint8_t cpl;
-    bool fpu_live;  /* the guest's vector/x87 state is in the host's registers */
+    bool fpu_live;   /* the guest's vector/x87 state is in the host's registers */
+    bool fpu_parked; /* its vector state is in parked, its x87 state in the host's registers */
     bool interrupt_shadow; /* one instruction after STI or a load of SS */
     bool halted;
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
@@ -138,7 +139,9 @@ struct cpu {
     } msr;
     uint64_t xcr0;
     /* x87 instruction and operand pointers of the guest are kept by the host in the xsave image */
-    _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE]; /* standard format; valid while !fpu_live */
+    _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE]; /* standard format; valid while neither live nor parked */
+    _Alignas(32) uint8_t parked[16 * 32];
+    uint32_t parked_mxcsr;
 
     const struct cpu_model *model;
     const struct cpu_board *board;
@@ -175,6 +178,11 @@ bool cpu_has_work(const struct cpu *cpu);
 /* ---- fpu (cpu/fpu.c) ---- */
 void cpu_fpu_unload(struct cpu *cpu); /* host registers -> cpu->xsave, when live; host gets clean MXCSR/x87 control */
 void cpu_fpu_load(struct cpu *cpu);   /* cpu->xsave -> host registers */
+/* Around a call of the board: the vector registers are free in between, at a tenth of the cost of unload and load, but
+ * the x87 registers stay the guest's (devices/ is compiled without x87). Code in between may call cpu_fpu_unload; unpark
+ * does nothing then. */
+void cpu_fpu_park(struct cpu *cpu);
+void cpu_fpu_unpark(struct cpu *cpu);
 /* Checks before an x87/MMX/SSE/AVX instruction: CR0.EM/TS/MP, CR4.OSFXSR, OSXSAVE, XCR0. CPU_OK or CPU_FAULT. */
 int cpu_fpu_check(struct cpu *cpu, const struct insn *insn);
 /* An x87 error waits (FSW.ES): #MF, or FERR# when CR0.NE is clear. CPU_OK: go on with the instruction. */

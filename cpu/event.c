@@ -57,8 +57,9 @@ bool cpu_take_interrupt(struct cpu *cpu)
     }
     if (!intr_deliverable(cpu, events) || !cpu->board || !cpu->board->interrupt_ack)
         return false;
-    cpu_fpu_unload(cpu);
+    cpu_fpu_park(cpu);
     int vector = cpu->board->interrupt_ack(cpu->board->opaque);
+    cpu_fpu_unpark(cpu);
     if (vector < 0)
         return false;
     deliver_external(cpu, (unsigned)vector & 0xff);

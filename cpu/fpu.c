@@ -20,16 +20,58 @@ __attribute__((constructor)) static void probe_host(void)
 }
 
 /* So that host code finds what the ABI promises: exceptions masked, x87 stack empty, no dirty upper halves. */
+static const uint32_t host_mxcsr = 0x1f80;
+enum { MXCSR_FLAGS = 0x3f };
+
 static void clean_host_state(void)
 {
-    static const uint32_t mxcsr = 0x1f80;
     if (host_components & 4)
         __asm__ volatile("vzeroupper");
-    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(host_mxcsr));
+}
+
+#define PARK(op, r, n) op " %%" r #n ", 32*" #n "(%0)\n\t"
+#define UNPARK(op, r, n) op " 32*" #n "(%0), %%" r #n "\n\t"
+#define ALL_16(m, op, r)                                                                                               \
+    m(op, r, 0) m(op, r, 1) m(op, r, 2) m(op, r, 3) m(op, r, 4) m(op, r, 5) m(op, r, 6) m(op, r, 7) m(op, r, 8)        \
+        m(op, r, 9) m(op, r, 10) m(op, r, 11) m(op, r, 12) m(op, r, 13) m(op, r, 14) m(op, r, 15)
+
+void cpu_fpu_park(struct cpu *cpu)
+{
+    uint32_t mxcsr;
+    if (!cpu->fpu_live)
+        return;
+    if (host_components & 4)
+        __asm__ volatile(ALL_16(PARK, "vmovaps", "ymm") "vzeroupper" : : "r"(cpu->parked) : "memory");
+    else
+        __asm__ volatile(ALL_16(PARK, "movaps", "xmm") : : "r"(cpu->parked) : "memory");
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    cpu->parked_mxcsr = mxcsr;
+    if ((mxcsr & ~(uint32_t)MXCSR_FLAGS) != host_mxcsr)
+        __asm__ volatile("ldmxcsr %0" : : "m"(host_mxcsr));
+    cpu->fpu_live = false;
+    cpu->fpu_parked = true;
+}
+
+void cpu_fpu_unpark(struct cpu *cpu)
+{
+    uint32_t mxcsr;
+    if (!cpu->fpu_parked)
+        return;
+    if (host_components & 4)
+        __asm__ volatile(ALL_16(UNPARK, "vmovaps", "ymm") : : "r"(cpu->parked) : "memory");
+    else
+        __asm__ volatile(ALL_16(UNPARK, "movaps", "xmm") : : "r"(cpu->parked) : "memory");
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    if (mxcsr != cpu->parked_mxcsr)
+        __asm__ volatile("ldmxcsr %0" : : "m"(cpu->parked_mxcsr));
+    cpu->fpu_parked = false;
+    cpu->fpu_live = true;
 }
 
 void cpu_fpu_unload(struct cpu *cpu)
 {
+    cpu_fpu_unpark(cpu);
     if (!cpu->fpu_live)
         return;
     if (host_components)
@@ -59,6 +101,7 @@ static void drop_clean_upper_halves(uint8_t *image)
 
 void cpu_fpu_load(struct cpu *cpu)
 {
+    cpu_fpu_unpark(cpu);
     if (cpu->fpu_live)
         return;
     if (host_components & XSTATE_AVX)

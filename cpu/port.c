@@ -54,8 +54,9 @@ int cpu_in(struct cpu *cpu, uint16_t port, unsigned size)
     if (cpu_port_check(cpu, port, size))
         return CPU_FAULT;
     if (cpu->board && cpu->board->port_read) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         value = cpu->board->port_read(cpu->board->opaque, port, size);
+        cpu_fpu_unpark(cpu);
     }
     if (size == 1)
         *a = (*a & ~0xffull) | (value & 0xff);
@@ -72,8 +73,9 @@ int cpu_out(struct cpu *cpu, uint16_t port, unsigned size)
     if (cpu_port_check(cpu, port, size))
         return CPU_FAULT;
     if (cpu->board && cpu->board->port_write) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         cpu->board->port_write(cpu->board->opaque, port, cpu->gpr[GPR_AX] & masks[size], size);
+        cpu_fpu_unpark(cpu);
     }
     return finish(cpu, port, size);
 }

@@ -424,6 +424,42 @@ static void fpu_moves(void)
     world_destroy(w);
 }
 
+/* Parked, the vector registers and MXCSR are the host's; afterwards all is as it was, x87 included. */
+static void fpu_parks(void)
+{
+    for (int unload_between = 0; unload_between < 2; unload_between++) {
+        struct world *w = world_protected(0);
+        struct cpu *cpu = w->cpu;
+        uint32_t mxcsr = 0x7fa0, host = 0;
+        uint16_t fcw = 0x027f;
+        uint8_t before[512], present = 3;
+        memcpy(cpu->xsave, &fcw, 2);
+        memcpy(cpu->xsave + 24, &mxcsr, 4);
+        for (unsigned i = 0; i < 256; i++)
+            cpu->xsave[160 + i] = (uint8_t)(i * 7 + 1);
+        cpu->xsave[512] |= present;
+        memcpy(before, cpu->xsave, sizeof before);
+        cpu_fpu_load(cpu);
+        cpu_fpu_park(cpu);
+        bool parked = cpu->fpu_parked && !cpu->fpu_live;
+        __asm__ volatile("stmxcsr %0" : "=m"(host));
+        __asm__ volatile("pcmpeqd %%xmm0, %%xmm0\n\tmovdqa %%xmm0, %%xmm15" : : : "xmm0", "xmm15");
+        if (unload_between)
+            cpu_fpu_unload(cpu);
+        cpu_fpu_unpark(cpu);
+        bool live = cpu->fpu_live;
+        cpu_fpu_unload(cpu);
+        CU_ASSERT_TRUE(parked);
+        CU_ASSERT_EQUAL(live, !unload_between);
+        CU_ASSERT_FALSE(cpu->fpu_parked);
+        CU_ASSERT_EQUAL(host, 0x1f80);
+        CU_ASSERT_FALSE(memcmp(before + 160, cpu->xsave + 160, 256));
+        CU_ASSERT_FALSE(memcmp(before, cpu->xsave, 2));
+        CU_ASSERT_FALSE(memcmp(before + 24, cpu->xsave + 24, 4));
+        world_destroy(w);
+    }
+}
+
 static void power_up(void)
 {
     struct world *w = world_create(true);
@@ -460,4 +496,5 @@ TEST_SUITE(cpu_system, {"control registers", control_registers}, {"into and out 
            {"ports and the permission map", ports}, {"I/O breakpoints", io_breakpoints}, {"MSRs", msrs},
            {"CPUID agrees with itself", cpuid_is_consistent}, {"the CPUID instruction", cpuid_instruction},
            {"XCR0", xcr0}, {"x87, MMX, SSE, AVX availability", fpu_availability},
-           {"vector state moves between host and guest", fpu_moves}, {"reset, INIT, dump", power_up})
+           {"vector state moves between host and guest", fpu_moves}, {"vector state is parked", fpu_parks},
+           {"reset, INIT, dump", power_up})
