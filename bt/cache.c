@@ -171,14 +171,31 @@ static void slot_clear(struct bt_exec_slot *s, bool keep_global)
     s->filled_count = kept;
 }
 
+static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
+{
+    return s->used && s->mode == v->mode && s->code_base == v->code_base && s->code_limit == v->code_limit;
+}
+
+static struct bt_exec_slot **slot_hint(struct bt_cache *c, uint32_t mode)
+{
+    return &c->slot_hints[(mode ^ mode >> 5 ^ mode >> 11) % (sizeof c->slot_hints / sizeof c->slot_hints[0])];
+}
+
 void bt_cache_select(struct bt_cache *c)
 {
     struct bt_vcpu *v = c->vcpu;
+    struct bt_exec_slot **hint = slot_hint(c, v->mode);
+    if (*hint && slot_fits(*hint, v)) {
+        (*hint)->used = ++c->slot_tick;
+        c->slot = *hint;
+        v->exec = (*hint)->table;
+        return;
+    }
     struct bt_exec_slot *oldest = &c->slots[0];
     struct bt_exec_slot *s = NULL;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         struct bt_exec_slot *t = &c->slots[i];
-        if (t->used && t->mode == v->mode && t->code_base == v->code_base && t->code_limit == v->code_limit) {
+        if (slot_fits(t, v)) {
             s = t;
             break;
         }
@@ -193,7 +210,7 @@ void bt_cache_select(struct bt_cache *c)
         s->code_limit = v->code_limit;
     }
     s->used = ++c->slot_tick;
-    c->slot = s;
+    c->slot = *hint = s;
     v->exec = s->table;
 }
 

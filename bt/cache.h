@@ -97,6 +97,7 @@ struct bt_glue {
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */
     uintptr_t post, post_saved;       /* after a write that went through the slow path */
     uintptr_t callout, callout_saved; /* r11 site */
+    uintptr_t resume;                 /* C, called by translated code, goes on at vcpu->resume_to */
 };
 
 struct bt_cache {
@@ -129,6 +130,7 @@ struct bt_cache {
         uint32_t filled_count;
         uint64_t used; /* for replacement */
     } slots[16];
+    struct bt_exec_slot *slot_hints[32]; /* by mode: where its slot was last */
     bool wide;
     uint64_t slot_tick;
     struct bt_exec_slot *slot; /* the current mode's */

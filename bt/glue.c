@@ -174,6 +174,34 @@ static void emit_leave_if(struct assembler *a, uint8_t *skip, uintptr_t stored)
     asm_land8(a, skip);
 }
 
+/* What a C function asks for: 0 to go on, an exit + 1, or to go to other glue (enum bt_exit and bt_go_on). */
+static void emit_result(struct assembler *a, uintptr_t stored)
+{
+    asm_op(a, OP_TEST | OP_W, RAX, rm_reg(RAX), 0);
+    uint8_t *good = asm_jcc8(a, CC_Z);
+    asm_group1_imm(a, true, GROUP1_CMP, rm_reg(RAX), BT_EXIT_COUNT);
+    uint8_t *leaves = asm_jcc8(a, CC_BE);
+    asm_op(a, OP_GROUP5, 4, rm_reg(RAX), 0);
+    asm_land8(a, leaves);
+    asm_op(a, OP_LEA, R11, rm_mem(RAX, -1), 0);
+    emit_leave_if(a, good, stored);
+}
+
+/* On to the translated code at resume_to, from a C function that translated code of any mode called. */
+static uintptr_t emit_resume(struct assembler *a, const struct glue_form *f)
+{
+    struct bt_vcpu *v = f->v;
+    uintptr_t here = asm_here(a);
+    load(a, RSP, &v->host_rsp);
+    load(a, R11, &v->resume_to);
+    asm_mov_imm32(a, R15, f->wide ? PAGE_INDEX_CONTROL : PAGE_SHIFT);
+    load32(a, RAX, &v->flags_image);
+    eax_to_flags(a);
+    load_guest(a, f);
+    asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
+    return here;
+}
+
 static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintptr_t stored)
 {
     struct bt_vcpu *v = f->v;
@@ -187,10 +215,7 @@ static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintp
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_access);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
-    asm_op(a, OP_TEST, RAX, rm_reg(RAX), 0);
-    uint8_t *good = asm_jcc8(a, CC_Z);
-    asm_mov_imm32(a, R11, BT_EXIT_FAULT);
-    emit_leave_if(a, good, stored);
+    emit_result(a, stored);
     load_guest(a, f);
     load(a, R10, &v->slow_addr);
     load(a, R11, &v->slow_delta);
@@ -246,10 +271,7 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_callout);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
-    asm_op(a, OP_TEST, RAX, rm_reg(RAX), 0);
-    uint8_t *good = asm_jcc8(a, CC_Z);
-    asm_op(a, OP_LEA, R11, rm_mem(RAX, -1), 0);
-    emit_leave_if(a, good, stored);
+    emit_result(a, stored);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
     load_guest(a, f);
@@ -274,6 +296,7 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->slow = emit_slow(a, f, stored);
     g->post = emit_post(a, f, false, stored);
     g->post_saved = emit_post(a, f, true, stored);
+    g->resume = emit_resume(a, f);
     g->callout = emit_callout(a, f, false, stored);
     g->callout_saved = emit_callout(a, f, true, stored);
 }

@@ -39,14 +39,9 @@ static bool code_breakpoints(const struct cpu *cpu)
     return false;
 }
 
-static void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bool checked)
+static __attribute__((noinline)) void seg_cache_limits(struct bt_seg_cache *c, const struct segment *s, bool checked)
 {
     enum { SLACK = BT_BOUNCE_SIZE - 1 };
-    uint64_t key = s->limit | (uint64_t)s->attr << 32 | (uint64_t)checked << 63;
-    c->base = s->base;
-    if (key == c->key)
-        return;
-    c->key = key;
     bool code = s->attr & SEG_CODE, present = (s->attr & SEG_P) && !(s->attr & SEG_UNUSABLE);
     int64_t limit = s->limit == 0xffffffff ? 0xffffffffll : (int64_t)s->limit - SLACK;
     if (limit < 0 || !present || (checked && !code && (s->attr & SEG_E)))
@@ -55,9 +50,19 @@ static void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bo
     c->write_limit = checked && (code || !(s->attr & SEG_W)) ? -1 : limit;
 }
 
-static bool flat_data(const struct bt_seg_cache *c)
+static inline void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bool checked)
 {
-    return c->base == 0 && c->read_limit == 0xffffffffll && c->write_limit == 0xffffffffll;
+    uint64_t key = s->limit | (uint64_t)s->attr << 32 | (uint64_t)checked << 63;
+    c->base = s->base;
+    if (__builtin_expect(key == c->key, 1))
+        return;
+    c->key = key;
+    seg_cache_limits(c, s, checked);
+}
+
+static inline bool flat_data(const struct bt_seg_cache *c)
+{
+    return !c->base & (c->read_limit == 0xffffffffll) & (c->write_limit == 0xffffffffll);
 }
 
 static uint32_t fpu_bits(const struct cpu *cpu)
@@ -324,19 +329,27 @@ static bool map_crossing_blocks(struct bt_vcpu *v, uint32_t page)
     return global;
 }
 
+/* The code map's entry for cpu->rip (bt_page_map), or 0. */
+static uint32_t mapped_entry(const struct bt_vcpu *v)
+{
+    const struct cpu *cpu = &v->cpu;
+    uint64_t lin = bt_linear(v, cpu->rip);
+    uint32_t map = v->exec[mmu_table_index(&cpu->mmu, lin)];
+    if (!map || !bt_target_good(v, cpu->rip))
+        return 0;
+    return ((uint32_t *)(v->cache->maps + map))[lin & PAGE_MASK];
+}
+
 /* Host address to enter for cpu->rip, 0 with cpu->fault set. *block: it, when cheap to know. */
 static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
 {
     struct cpu *cpu = &v->cpu;
     struct bt_cache *c = v->cache;
     uint64_t lin = bt_linear(v, cpu->rip);
-    uint32_t map = v->exec[mmu_table_index(&cpu->mmu, lin)];
+    uint32_t known = mapped_entry(v);
     *block = NULL;
-    if (bt_target_good(v, cpu->rip) && map) {
-        uint32_t entry = ((uint32_t *)(c->maps + map))[lin & PAGE_MASK];
-        if (entry)
-            return bt_glue_of(c, v->mode)->miss + entry;
-    }
+    if (known)
+        return bt_glue_of(c, v->mode)->miss + known;
     struct walk at;
     struct mmu_fault fault;
     if (!bt_target_good(v, cpu->rip)) {
@@ -445,6 +458,46 @@ static void deliver_fault(struct bt_vcpu *v)
         cpu_raise_fault(cpu, VECTOR_UD);
     cpu_deliver_fault(cpu);
     v->mode_stale = true;
+}
+
+/* ---- from block to block without the dispatcher ---- */
+
+/* Does something wait that only the loop in run can do? */
+static bool dispatcher_wanted(const struct bt_vcpu *v)
+{
+    const struct cpu *cpu = &v->cpu;
+    return atomic_load_explicit(&cpu->events, memory_order_relaxed) || (v->held_events && (cpu->rflags & FLAG_IF)) ||
+           cpu->halted || cpu->shutdown || (v->mode & BT_MODE_SINGLE);
+}
+
+uintptr_t bt_go_on(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    if (v->mode_stale)
+        bt_mode_update(v);
+    uint32_t entry = dispatcher_wanted(v) ? 0 : mapped_entry(v);
+    if (!entry) {
+        bt_flags_to_image(v);
+        return BT_EXIT_DISPATCH + 1;
+    }
+    cpu->interrupt_shadow = false; /* nothing is pending */
+    cpu->rflags &= ~(uint64_t)EFLAGS_RF;
+    v->resume_to = bt_glue_of(v->cache, v->mode)->miss + entry;
+    bt_flags_to_image(v);
+    if (!cpu->fpu_live)
+        cpu_fpu_load(cpu);
+    v->stats.resumes++;
+    return bt_glue_of(v->cache, v->mode)->resume;
+}
+
+uintptr_t bt_go_on_fault(struct bt_vcpu *v)
+{
+    if (v->mode & BT_MODE_SINGLE) { /* no trap after the instruction: the dispatcher must know */
+        bt_flags_to_image(v);
+        return BT_EXIT_FAULT + 1;
+    }
+    deliver_fault(v);
+    return bt_go_on(v);
 }
 
 /* ---- the loop ---- */
@@ -588,6 +641,7 @@ static void stats(const struct cpu *cpu, FILE *out)
     STAT("host_bytes", s->host_bytes);
     STAT("translate_ns", (unsigned __int128)s->translate_cycles * 1000000 / cpu->model->tsc_khz);
     STAT("dispatches", s->dispatches);
+    STAT("resumes", s->resumes);
     STAT("chains", s->chains);
     STAT("code_map_misses", s->misses);
     STAT("code_map_fills", s->map_fills);

@@ -163,7 +163,7 @@ static int slow_access(struct bt_vcpu *v)
     return CPU_OK;
 }
 
-int bt_slow_access(struct bt_vcpu *v)
+uintptr_t bt_slow_access(struct bt_vcpu *v)
 {
     bt_protect_vectors(v);
     bt_flags_from_image(v);
@@ -171,10 +171,11 @@ int bt_slow_access(struct bt_vcpu *v)
         v->stats.slow_writes++;
     else
         v->stats.slow_reads++;
-    int r = slow_access(v);
-    if (!v->cpu.fpu_live && r == CPU_OK)
+    if (slow_access(v))
+        return bt_go_on_fault(v);
+    if (!v->cpu.fpu_live)
         cpu_fpu_load(&v->cpu);
-    return r;
+    return 0;
 }
 
 static void code_written(struct bt_vcpu *v, gpa_t addr, unsigned len)
@@ -252,60 +253,65 @@ static int loaded_segment(const struct insn *in)
     return -1;
 }
 
-/* The host address of guest memory that the supervisor's read table knows, or NULL. */
-static const uint8_t *known_host(const struct cpu *cpu, uint64_t gva)
+/* The data segment that a selector of the GDT names. False: anything that is not quite usual, which the general code
+ * looks into. */
+static bool usual_data_segment(const struct cpu *cpu, unsigned selector, struct segment *s)
 {
-    uint64_t delta = cpu->mmu.view[MMU_VIEW_SUPERVISOR].read[mmu_table_index(&cpu->mmu, gva)];
-    return delta ? (const uint8_t *)(uintptr_t)(gva + delta) : NULL;
-}
-
-/* Does the descriptor in the GDT still say what the register holds? */
-static bool descriptor_unchanged(const struct cpu *cpu, const struct segment *s)
-{
-    uint32_t off = s->selector & ~7u;
-    if (off + 7 > cpu->gdtr.limit)
+    uint32_t off = selector & ~7u;
+    if (!off || (selector & 4) || off + 7 > cpu->gdtr.limit)
         return false;
-    const uint8_t *at = known_host(cpu, cpu->gdtr.base + off);
+    const uint8_t *at = cpu_known_host(cpu, cpu->gdtr.base + off, 8, MMU_READ | MMU_SUPERVISOR);
     if (!at)
         return false;
-    uint64_t raw = *(const uint64_t *)at;
-    uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000));
-    uint32_t attr = (uint32_t)(raw >> 40) & 0xf0ff;
-    if (attr & SEG_G)
-        limit = limit << 12 | 0xfff;
-    return s->base == ((raw >> 16 & 0xffffff) | (raw >> 56 << 24)) && s->limit == limit && s->attr == attr;
-}
-
-/* mov and pop that load a data segment register with what it holds already, which kernels do at every entry and exit.
- * True: the instruction is done. */
-static bool segment_reloaded(struct bt_vcpu *v, const struct insn *in, int seg)
-{
-    struct cpu *cpu = &v->cpu;
-    const struct segment *s = &cpu->seg[seg];
-    bool pop = in->opcode != 0x8e;
-    uint64_t selector;
-    if (seg == SEG_SS || in->mem.present || cpu_long_mode(cpu) || !cpu_protected(cpu) || !(v->mode & BT_MODE_STACK32) ||
-        !(v->mode & BT_MODE_FLAT_SS) || (v->mode & (BT_MODE_WATCH | BT_MODE_ALIGN)))
+    uint64_t raw;
+    __builtin_memcpy(&raw, at, 8);
+    uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000)), attr = (uint32_t)(raw >> 40) & 0xf0ff;
+    unsigned rpl = selector & 3, dpl = (attr & SEG_DPL) >> SEG_DPL_SHIFT, privilege = rpl > cpu->cpl ? rpl : cpu->cpl;
+    if ((attr & (SEG_P | SEG_S | SEG_CODE | SEG_A)) != (SEG_P | SEG_S | SEG_A) || privilege > dpl)
         return false;
-    if (pop) {
-        uint32_t esp = (uint32_t)cpu->gpr[GPR_SP];
-        uint64_t delta = v->read_table[mmu_table_index(&cpu->mmu, esp)];
-        if (!delta || (esp & 3) || in->opsize != 4)
-            return false;
-        selector = *(const uint16_t *)(uintptr_t)(esp + delta);
-    } else {
-        selector = cpu->gpr[in->rm.num] & 0xffff;
-    }
-    unsigned rpl = selector & 3, dpl = (s->attr & SEG_DPL) >> SEG_DPL_SHIFT,
-             privilege = rpl > cpu->cpl ? rpl : cpu->cpl;
-    if (selector != s->selector || selector < 4 || (selector & 4) || privilege > dpl || !descriptor_unchanged(cpu, s))
-        return false;
-    if (pop)
-        cpu->gpr[GPR_SP] = (uint32_t)(cpu->gpr[GPR_SP] + 4);
+    s->base = (uint32_t)((raw >> 16 & 0xffffff) | (raw >> 56 << 24));
+    s->limit = attr & SEG_G ? limit << 12 | 0xfff : limit;
+    s->attr = attr;
+    s->selector = (uint16_t)selector;
     return true;
 }
 
-int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
+/* The selector that a pop takes from a flat stack. */
+static bool popped_selector(const struct bt_vcpu *v, const struct insn *in, unsigned *selector)
+{
+    const struct cpu *cpu = &v->cpu;
+    if (in->opsize < 4 || !(v->mode & BT_MODE_STACK32) || !(v->mode & BT_MODE_FLAT_SS))
+        return false;
+    const uint8_t *at = cpu_known_host(cpu, cpu->gpr[GPR_SP], in->opsize, MMU_READ | cpu_access_rights(cpu));
+    if (!at)
+        return false;
+    *selector = at[0] | at[1] << 8;
+    return true;
+}
+
+/* mov and pop that load DS, ES, FS or GS with an ordinary segment, which kernels do at every entry and exit. True: the
+ * instruction is done, but for rip and the mode. */
+static bool segment_loaded(struct bt_vcpu *v, const struct insn *in, int seg)
+{
+    struct cpu *cpu = &v->cpu;
+    struct segment *s = &cpu->seg[seg], now;
+    bool pop = in->opcode != 0x8e;
+    unsigned selector = cpu->gpr[in->rm.num & 15] & 0xffff;
+    if (in->mem.present || seg == SEG_SS || seg == SEG_CS || !cpu_protected(cpu) ||
+        (v->mode & (BT_MODE_WATCH | BT_MODE_ALIGN)) || (pop && !popped_selector(v, in, &selector)))
+        return false;
+    bool null_again = selector < 4 && s->selector == selector && (s->attr & SEG_UNUSABLE) && !cpu_long_mode(cpu);
+    if (!null_again && !usual_data_segment(cpu, selector, &now))
+        return false;
+    if (!null_again)
+        *s = now;
+    if (pop)
+        cpu->gpr[GPR_SP] = wide_code(v) ? cpu->gpr[GPR_SP] + in->opsize : (uint32_t)(cpu->gpr[GPR_SP] + in->opsize);
+    bt_mode_update_segment(v, (unsigned)seg);
+    return true;
+}
+
+uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
 {
     struct cpu *cpu = &v->cpu;
     const struct insn *in = &site->insn;
@@ -314,24 +320,28 @@ int bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     bt_protect_vectors(v);
     v->stats.callouts++;
     int seg = in->cls == INSN_SEGMENT ? loaded_segment(in) : -1;
-    if (seg >= 0 && cpu->fpu_live && !(site->flags & BT_SITE_ENDS_BLOCK) && segment_reloaded(v, in, seg))
-        return 0;
+    cpu->next_rip = next;
+    if (seg >= 0 && cpu->fpu_live && !(site->flags & BT_SITE_ENDS_BLOCK) && segment_loaded(v, in, seg)) {
+        if (v->mode == mode)
+            return 0;
+        cpu->rip = next;
+        bt_flags_from_image(v);
+        return bt_go_on(v);
+    }
     v->smc_hit = false;
     bt_flags_from_image(v);
-    cpu->next_rip = next;
     bool ends = site->flags & BT_SITE_ENDS_BLOCK; /* the site itself may be thrown away by what follows */
     bool modal = may_change_mode(in);
-    int r = execute(v, site);
-    bt_flags_to_image(v);
-    if (r == CPU_FAULT)
-        return BT_EXIT_FAULT + 1;
+    if (execute(v, site))
+        return bt_go_on_fault(v);
     if (seg >= 0)
         bt_mode_update_segment(v, (unsigned)seg);
     else if (modal || v->mode_stale)
         bt_mode_update(v);
     if (ends || cpu->rip != next || v->mode != mode || v->smc_hit || cpu->halted ||
         atomic_load_explicit(&cpu->events, memory_order_relaxed) || (v->held_events && (cpu->rflags & FLAG_IF)))
-        return BT_EXIT_DISPATCH + 1;
+        return bt_go_on(v);
+    bt_flags_to_image(v);
     if (!cpu->fpu_live)
         cpu_fpu_load(cpu);
     return 0;

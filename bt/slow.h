@@ -28,14 +28,14 @@ enum {
 };
 
 /* One memory operand whose fast path failed. 0: slow_addr is linear and slow_delta + slow_addr a good host address for
- * slow_info's access; a bounce buffer may stand in, and then post must be called after the instruction. Else CPU_FAULT.
- */
-int bt_slow_access(struct bt_vcpu *v);
+ * slow_info's access; a bounce buffer may stand in, and then post must be called after the instruction. Else the access
+ * faults: what bt_go_on_fault says. */
+uintptr_t bt_slow_access(struct bt_vcpu *v);
 /* After a write through bt_slow_access when post_pending is set. Nonzero: leave the block (cpu->rip is the next insn).
  */
 int bt_slow_post(struct bt_vcpu *v);
-/* Carries out one decoded instruction in C. 0: go on in the block; else an enum bt_exit + 1. */
-int bt_callout(struct bt_vcpu *v, const struct bt_site *site);
+/* Carries out one decoded instruction in C. 0: go on in the block; else an enum bt_exit + 1, or glue to go to. */
+uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site);
 
 /* Notes data breakpoints that the access meets; they trap after the instruction. */
 void bt_watch(struct cpu *cpu, uint64_t gva, unsigned size, bool write);

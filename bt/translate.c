@@ -154,6 +154,16 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
     return CPU_OK;
 }
 
+/* Loads of a data segment register: translated code finds its base and limits in the vCPU, and when a load changes the
+ * mode, the call into C does not come back. (SS holds interrupts off for an instruction.) */
+static bool segment_load_goes_on(const struct builder *b, const struct insn *in)
+{
+    if (in->cls != INSN_SEGMENT || in->interrupt_shadow || in->mem.present || (b->mode & BT_MODE_SINGLE))
+        return false;
+    return in->mnemonic == ZYDIS_MNEMONIC_MOV || in->mnemonic == ZYDIS_MNEMONIC_POP ||
+           in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+}
+
 static int decode_block(struct builder *b, gpa_t at)
 {
     const uint8_t *page = memory_page(b->v->mem, gpa_gfn(at)).read;
@@ -178,7 +188,7 @@ static int decode_block(struct builder *b, gpa_t at)
         b->eips[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
-        if (in->ends_block && !flags_insn_is_inline(b, in))
+        if (in->ends_block && !flags_insn_is_inline(b, in) && !segment_load_goes_on(b, in))
             break;
     }
     b->eips[b->count] = eip;
@@ -251,9 +261,9 @@ static void emit_insn(struct builder *b)
     } else if (string_is_inline(b, b->in)) {
         translate_string(b);
     } else {
-        uint32_t flags = b->in->ends_block ? BT_SITE_ENDS_BLOCK : 0;
-        translate_callout(b, flags);
-        b->ended = b->in->ends_block;
+        bool ends = b->in->ends_block && !segment_load_goes_on(b, b->in);
+        translate_callout(b, ends ? BT_SITE_ENDS_BLOCK : 0);
+        b->ended = ends;
     }
 }
 

@@ -33,7 +33,8 @@ enum bt_exit {
     BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index */
     BT_EXIT_MISS,     /* the code map has no entry for cpu->rip */
     BT_EXIT_FAULT,    /* cpu->fault is to be delivered at cpu->rip */
-    BT_EXIT_EVENT     /* cpu->events is not zero */
+    BT_EXIT_EVENT,    /* cpu->events is not zero */
+    BT_EXIT_COUNT
 };
 
 /* What a translation depends on beside the bytes. */
@@ -85,9 +86,9 @@ struct bt_page;
 struct bt_cache;
 
 struct bt_stats {
-    uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, enters, slow_reads, slow_writes, bounces,
-        device_accesses, callouts, exceptions, interrupts, host_signals, window_detours, smc_writes, smc_blocks,
-        cache_flushes, translate_cycles;
+    uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, resumes, enters, slow_reads, slow_writes,
+        bounces, device_accesses, callouts, exceptions, interrupts, host_signals, window_detours, smc_writes,
+        smc_blocks, cache_flushes, translate_cycles;
 };
 
 struct bt_vcpu {
@@ -99,6 +100,7 @@ struct bt_vcpu {
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;
+    uint64_t resume_to; /* where the resume glue goes */
     uint32_t flags_image;
     uint32_t exit_reason, exit_index;
     uint64_t slow_addr, slow_delta;
@@ -163,6 +165,11 @@ static inline bool bt_target_good(const struct bt_vcpu *v, uint64_t rip)
 }
 
 /* run.c */
+/* From a C function that translated code called, at the end of an instruction that cpu->rip leads away from, or after a
+ * fault was raised: what that function returns so that execution goes on in translated code at cpu->rip without the
+ * dispatcher if possible. bt_go_on_fault delivers cpu->fault before. */
+uintptr_t bt_go_on(struct bt_vcpu *v);
+uintptr_t bt_go_on_fault(struct bt_vcpu *v);
 void bt_mode_update(struct bt_vcpu *v);
 /* The same when nothing but one segment register was loaded. */
 void bt_mode_update_segment(struct bt_vcpu *v, unsigned seg);

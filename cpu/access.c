@@ -168,7 +168,7 @@ int cpu_probe_linear(struct cpu *cpu, uint64_t gva, unsigned size, unsigned acce
     return find_pieces(cpu, gva, size, access, p) ? CPU_OK : CPU_FAULT;
 }
 
-int cpu_read_system(struct cpu *cpu, uint64_t gva, void *buf, unsigned size)
+int cpu_read_system_slowly(struct cpu *cpu, uint64_t gva, void *buf, unsigned size)
 {
     return cpu_read_linear(cpu, gva, buf, size, MMU_READ | MMU_SUPERVISOR);
 }

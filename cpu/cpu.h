@@ -142,6 +142,7 @@ struct cpu {
     _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE]; /* standard format; valid while neither live nor parked */
     _Alignas(32) uint8_t parked[16 * 32];
     uint32_t parked_mxcsr;
+    bool parked_halves; /* some upper half of a YMM register was not zero */
 
     const struct cpu_model *model;
     const struct cpu_board *board;
@@ -210,6 +211,17 @@ int cpu_write_linear(struct cpu *cpu, uint64_t gva, const void *buf, unsigned si
 int cpu_probe_linear(struct cpu *cpu, uint64_t gva, unsigned size, unsigned access);
 /* The rights of an explicit access by the current instruction stream. */
 unsigned cpu_access_rights(const struct cpu *cpu);
+/* The host address of size bytes inside one page that the shadow tables already know for such an access, or NULL: then
+ * the functions above find out. access: as above, MMU_WRITE or MMU_READ. */
+static inline uint8_t *cpu_known_host(const struct cpu *cpu, uint64_t gva, unsigned size, unsigned access)
+{
+    uint64_t at = cpu->mmu.efer & EFER_LMA ? gva : (uint32_t)gva;
+    if ((uint64_t)((int64_t)(at << 16) >> 16) != at || (at & PAGE_MASK) > PAGE_SIZE - size)
+        return NULL;
+    const struct mmu_table_set *t = &cpu->mmu.view[mmu_view(&cpu->mmu, access)];
+    uint64_t delta = ((access & MMU_WRITE) ? t->write : t->read)[mmu_table_index(&cpu->mmu, at)];
+    return delta ? (uint8_t *)(uintptr_t)(at + delta) : NULL;
+}
 /* By segment: checks presence, type, limit, canonical form (#GP(0), #SS(0)) and adds the base. On success *gva is
  * the linear address. off is truncated by the caller to the address size. */
 int cpu_segment_check(struct cpu *cpu, enum seg seg, uint64_t off, unsigned size, bool write, uint64_t *gva);

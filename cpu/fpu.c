@@ -22,16 +22,19 @@ __attribute__((constructor)) static void probe_host(void)
 /* So that host code finds what the ABI promises: exceptions masked, x87 stack empty, no dirty upper halves. */
 static const uint32_t host_mxcsr = 0x1f80;
 enum { MXCSR_FLAGS = 0x3f };
+enum { IMAGE_XSTATE_BV = 512, IMAGE_YMM_HIGH = 576, YMM_HIGH_BYTES = 256, XSTATE_AVX = 4 };
 
 static void clean_host_state(void)
 {
-    if (host_components & 4)
+    if (host_components & XSTATE_AVX)
         __asm__ volatile("vzeroupper");
     __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(host_mxcsr));
 }
 
-#define PARK(op, r, n) op " %%" r #n ", 32*" #n "(%0)\n\t"
+#define PARK(op, r, n) op " %%" r #n ", 32*" #n "(%1)\n\t"
 #define UNPARK(op, r, n) op " 32*" #n "(%0), %%" r #n "\n\t"
+#define JOIN(op, r, n) op " %%" r #n ", %%" r "0, %%" r "0\n\t"
+#define PARK_TEST "vextractf128 $1, %%ymm0, %%xmm0\n\tvptest %%xmm0, %%xmm0\n\tsetnz %0\n\tvzeroupper"
 #define ALL_16(m, op, r)                                                                                               \
     m(op, r, 0) m(op, r, 1) m(op, r, 2) m(op, r, 3) m(op, r, 4) m(op, r, 5) m(op, r, 6) m(op, r, 7) m(op, r, 8)        \
         m(op, r, 9) m(op, r, 10) m(op, r, 11) m(op, r, 12) m(op, r, 13) m(op, r, 14) m(op, r, 15)
@@ -41,10 +44,13 @@ void cpu_fpu_park(struct cpu *cpu)
     uint32_t mxcsr;
     if (!cpu->fpu_live)
         return;
-    if (host_components & 4)
-        __asm__ volatile(ALL_16(PARK, "vmovaps", "ymm") "vzeroupper" : : "r"(cpu->parked) : "memory");
+    if (host_components & XSTATE_AVX)
+        __asm__ volatile(ALL_16(PARK, "vmovaps", "ymm") ALL_16(JOIN, "vorps", "ymm") PARK_TEST
+                         : "=m"(cpu->parked_halves)
+                         : "r"(cpu->parked)
+                         : "memory", "cc");
     else
-        __asm__ volatile(ALL_16(PARK, "movaps", "xmm") : : "r"(cpu->parked) : "memory");
+        __asm__ volatile(ALL_16(PARK, "movaps", "xmm") : "+m"(cpu->parked_halves) : "r"(cpu->parked) : "memory");
     __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
     cpu->parked_mxcsr = mxcsr;
     if ((mxcsr & ~(uint32_t)MXCSR_FLAGS) != host_mxcsr)
@@ -58,8 +64,10 @@ void cpu_fpu_unpark(struct cpu *cpu)
     uint32_t mxcsr;
     if (!cpu->fpu_parked)
         return;
-    if (host_components & 4)
+    if (cpu->parked_halves)
         __asm__ volatile(ALL_16(UNPARK, "vmovaps", "ymm") : : "r"(cpu->parked) : "memory");
+    else if (host_components & XSTATE_AVX) /* and clean upper halves, see drop_clean_upper_halves */
+        __asm__ volatile("vzeroupper\n\t" ALL_16(UNPARK, "movaps", "xmm") : : "r"(cpu->parked) : "memory");
     else
         __asm__ volatile(ALL_16(UNPARK, "movaps", "xmm") : : "r"(cpu->parked) : "memory");
     __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
@@ -81,8 +89,6 @@ void cpu_fpu_unload(struct cpu *cpu)
     clean_host_state();
     cpu->fpu_live = false;
 }
-
-enum { IMAGE_XSTATE_BV = 512, IMAGE_YMM_HIGH = 576, YMM_HIGH_BYTES = 256, XSTATE_AVX = 4 };
 
 /* Upper halves that are all zero are left in their initial state rather than loaded: Intel's processors would take
  * loaded ones for dirty, and make every SSE instruction wait for what its destination held before (measured: a matrix

@@ -97,7 +97,17 @@ static inline unsigned access_rights_at(const struct cpu *cpu, unsigned cpl)
 
 /* ---- access.c ---- */
 /* System structures: always with supervisor rights. */
-int cpu_read_system(struct cpu *cpu, uint64_t gva, void *buf, unsigned size);
+int cpu_read_system_slowly(struct cpu *cpu, uint64_t gva, void *buf, unsigned size);
+static inline int cpu_read_system(struct cpu *cpu, uint64_t gva, void *buf, unsigned size)
+{
+    /* a copy of unknown size would be a call of libc's, which uses vector registers */
+    const uint8_t *known =
+        __builtin_constant_p(size) ? cpu_known_host(cpu, gva, size, MMU_READ | MMU_SUPERVISOR) : NULL;
+    if (!known)
+        return cpu_read_system_slowly(cpu, gva, buf, size);
+    __builtin_memcpy(buf, known, size);
+    return CPU_OK;
+}
 int cpu_write_system(struct cpu *cpu, uint64_t gva, const void *buf, unsigned size);
 /* Limit check of [off, off+size) against a segment's cached limit, expand-down included. */
 bool segment_limit_ok(const struct segment *s, uint64_t off, unsigned size);
@@ -152,6 +162,26 @@ int frame_check(struct cpu *cpu, const struct stack_frame *f);
 int frame_write(struct cpu *cpu, const struct stack_frame *f);
 /* Reads size bytes at SS:(SP + off), zero-extended. */
 int stack_read(struct cpu *cpu, uint64_t off, unsigned size, uint64_t *value);
+/* The host address of that many bytes from the top of the stack on, when they may be read without more ado, or NULL. */
+const uint8_t *stack_known(const struct cpu *cpu, unsigned bytes);
+/* Slot n of size 2, 4 or 8 of such bytes. */
+static inline uint64_t stack_slot(const uint8_t *top, unsigned n, unsigned size)
+{
+    uint16_t word;
+    uint32_t dword;
+    uint64_t qword;
+    switch (size) {
+    case 2:
+        __builtin_memcpy(&word, top + n * 2, 2);
+        return word;
+    case 4:
+        __builtin_memcpy(&dword, top + n * 4, 4);
+        return dword;
+    default:
+        __builtin_memcpy(&qword, top + n * 8, 8);
+        return qword;
+    }
+}
 /* The stack pointer with off added in the width of the stack. */
 uint64_t stack_pointer_add(const struct cpu *cpu, uint64_t off);
 /* Loads (R|E)SP for the SS that is loaded now: a 16-bit stack keeps the upper half. */

@@ -101,7 +101,7 @@ static int read_gate(struct cpu *cpu, const struct event *e, struct gate *g, boo
     uint32_t at = (uint32_t)e->vector * entry_size, raw[4] = {0};
     if (at + entry_size - 1 > cpu->idtr.limit)
         return fault_idt(cpu, VECTOR_GP, e);
-    if (cpu_read_system(cpu, cpu->idtr.base + at, raw, entry_size))
+    if (wide ? cpu_read_system(cpu, cpu->idtr.base + at, raw, 16) : cpu_read_system(cpu, cpu->idtr.base + at, raw, 8))
         return CPU_FAULT;
     unsigned type = raw[1] >> 8 & 0x1f, dpl = raw[1] >> 13 & 3;
     bool trap_or_interrupt =

@@ -100,12 +100,22 @@ static uint64_t flags_mask(const struct cpu *cpu)
     return mask;
 }
 
+/* One value of the frame; top: stack_known's. */
+static int read_slot(struct cpu *cpu, const uint8_t *top, unsigned n, unsigned opsize, uint64_t *value)
+{
+    if (!top)
+        return stack_read(cpu, n * opsize, opsize, value);
+    *value = stack_slot(top, n, opsize);
+    return CPU_OK;
+}
+
 /* Outer level, or any return by 64-bit code: SS:RSP come from the frame as well. */
-static int iret_with_stack(struct cpu *cpu, struct descriptor *cs, uint64_t off, uint64_t flags, unsigned opsize)
+static int iret_with_stack(struct cpu *cpu, const uint8_t *top, struct descriptor *cs, uint64_t off, uint64_t flags,
+                           unsigned opsize)
 {
     struct descriptor ss;
     uint64_t sp, selector;
-    if (stack_read(cpu, 3 * opsize, opsize, &sp) || stack_read(cpu, 4 * opsize, opsize, &selector) ||
+    if (read_slot(cpu, top, 3, opsize, &sp) || read_slot(cpu, top, 4, opsize, &selector) ||
         return_check_stack(cpu, (uint16_t)selector, cs, &ss))
         return CPU_FAULT;
     if (!code_offset_ok(cpu, &cs->seg, off))
@@ -131,15 +141,16 @@ static int iret_protected(struct cpu *cpu, unsigned opsize)
     uint64_t off, selector, flags;
     if (cpu->rflags & EFLAGS_NT)
         return iret_nested(cpu);
-    if (stack_read(cpu, 0, opsize, &off) || stack_read(cpu, opsize, opsize, &selector) ||
-        stack_read(cpu, 2 * opsize, opsize, &flags))
+    const uint8_t *top = stack_known(cpu, 5 * opsize);
+    if (read_slot(cpu, top, 0, opsize, &off) || read_slot(cpu, top, 1, opsize, &selector) ||
+        read_slot(cpu, top, 2, opsize, &flags))
         return CPU_FAULT;
     if (opsize == 4 && (flags & EFLAGS_VM) && cpu->cpl == 0 && !cpu_long_mode(cpu))
         return return_to_v8086(cpu, off, (uint16_t)selector, flags);
     if (return_check_code(cpu, (uint16_t)selector, &cs))
         return CPU_FAULT;
     if ((selector & 3) > cpu->cpl || cpu_code64(cpu))
-        return iret_with_stack(cpu, &cs, off, flags, opsize);
+        return iret_with_stack(cpu, top, &cs, off, flags, opsize);
     if (!code_offset_ok(cpu, &cs.seg, off))
         return fault_gp(cpu, 0);
     if (descriptor_set_accessed(cpu, &cs))

@@ -32,6 +32,21 @@ int stack_read(struct cpu *cpu, uint64_t off, unsigned size, uint64_t *value)
     return CPU_OK;
 }
 
+const uint8_t *stack_known(const struct cpu *cpu, unsigned bytes)
+{
+    uint64_t mask = cpu_stack_mask(cpu), at = cpu->gpr[GPR_SP] & mask;
+    const struct segment *s = &cpu->seg[SEG_SS];
+    bool aligned = cpu->cpl == 3 && (cpu->rflags & EFLAGS_AC);
+    if (cpu->accessed || aligned)
+        return NULL;
+    if (mask != ~0ull) {
+        if ((s->attr & SEG_UNUSABLE) || !segment_limit_ok(s, at, bytes) || at + bytes - 1 > mask)
+            return NULL;
+        at = (uint32_t)(at + s->base);
+    }
+    return cpu_known_host(cpu, at, bytes, MMU_READ | cpu_access_rights(cpu));
+}
+
 void frame_begin_on(struct cpu *cpu, struct stack_frame *f, const struct segment *ss, uint64_t sp, bool flat64,
                     unsigned cpl, unsigned size)
 {
@@ -103,6 +118,11 @@ int frame_write(struct cpu *cpu, const struct stack_frame *f)
     unsigned total = f->count * f->size;
     uint64_t low = frame_linear(f, f->count - 1), high = frame_linear(f, 0);
     if (low + total - f->size == high) {
+        uint8_t *known = cpu_known_host(cpu, low, total, f->access);
+        if (known) {
+            frame_pack(f, known);
+            return CPU_OK;
+        }
         frame_pack(f, bytes);
         return cpu_write_linear(cpu, low, bytes, total, f->access);
     }
@@ -134,8 +154,8 @@ int tss_read_stack(struct cpu *cpu, unsigned level, unsigned ext, uint16_t *ss, 
     uint32_t at = wide ? level * 8 + 4 : level * 4 + 2;
     if (at + (wide ? 5 : 3) > cpu->tr.limit)
         return tss_fault(cpu, ext);
-    if (cpu_read_system(cpu, base + at, &value, wide ? 4 : 2) ||
-        cpu_read_system(cpu, base + at + (wide ? 4 : 2), &selector, 2))
+    if (wide ? cpu_read_system(cpu, base + at, &value, 4) || cpu_read_system(cpu, base + at + 4, &selector, 2)
+             : cpu_read_system(cpu, base + at, &value, 2) || cpu_read_system(cpu, base + at + 2, &selector, 2))
         return CPU_FAULT;
     *sp = value;
     *ss = selector;
