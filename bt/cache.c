@@ -2,6 +2,7 @@
 #include "bt/cache.h"
 
 #include "bt/perf_map.h"
+#include "bt/profile.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -499,6 +500,8 @@ struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host)
 void bt_cache_flush(struct bt_cache *c)
 {
     struct memory *m = c->vcpu->mem;
+    if (c->vcpu->profile)
+        bt_profile_flushed(c->vcpu);
     for (uint32_t i = 1; i < c->frame_count; i++)
         if (c->frames[i].gfn < m->page_count)
             atomic_fetch_and(&m->flags[c->frames[i].gfn], (uint8_t)~MEMORY_PAGE_CODE);

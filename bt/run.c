@@ -2,7 +2,9 @@
 /* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
 #include "bt/fault.h"
 #include "bt/perf_map.h"
+#include "bt/profile.h"
 #include "bt/slow.h"
+#include "bt/stats.h"
 #include "bt/translate.h"
 #include "bt/verify.h"
 #include "bt/window.h"
@@ -291,7 +293,9 @@ static void take_interrupts(struct bt_vcpu *v)
 
 static struct bt_block *translate(struct bt_vcpu *v)
 {
+    v->translating = true;
     struct bt_block *b = bt_translate(v);
+    v->translating = false;
     if (v->options.verify_code || v->perf_map)
         cpu_fpu_unload(&v->cpu);
     if (b && v->options.verify_code)
@@ -390,7 +394,10 @@ static void enter(struct bt_vcpu *v, uintptr_t host)
     if (!v->cpu.fpu_live)
         cpu_fpu_load(&v->cpu);
     v->stats.enters++;
+    v->in_blocks = true;
     go(host);
+    v->in_blocks = false;
+    v->stats.exits[v->exit_reason]++;
     bt_flags_from_image(v);
 }
 
@@ -539,6 +546,8 @@ static enum engine_exit run(struct cpu *cpu)
     enum engine_exit how = ENGINE_EXIT_KICK;
     if (bt_fault_attach(v))
         return ENGINE_EXIT_ERROR;
+    if (v->profile)
+        bt_profile_enter(v);
     v->mode_stale = true;
     for (;;) {
         if (atomic_load_explicit(&cpu->events, memory_order_relaxed) && handle_events(v, &how))
@@ -568,6 +577,8 @@ static enum engine_exit run(struct cpu *cpu)
         v->held_events = 0;
     }
     cpu_fpu_unload(cpu);
+    if (v->profile)
+        bt_profile_leave(v);
     return how;
 }
 
@@ -594,6 +605,8 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
 #endif
     if (v->options.perf_map)
         bt_perf_map_open(v);
+    if (v->options.profile && bt_profile_create(v))
+        log_msg(LOG_BT, "no profile: cannot start its thread");
     v->mem = mem;
     v->cpu.engine = v;
     v->cpu.mode_changed = on_mode_changed;
@@ -614,6 +627,7 @@ static void vcpu_destroy(struct cpu *cpu)
 {
     struct bt_vcpu *v = bt_of(cpu);
     memory_remove_listener(v->mem, &v->listener);
+    bt_profile_destroy(v);
     bt_perf_map_close(v);
     bt_fault_detach(v);
     pthread_mutex_destroy(&v->dma_lock);
@@ -631,41 +645,9 @@ static void state_replaced(struct cpu *cpu)
     v->mode_stale = true;
 }
 
-static void stats(const struct cpu *cpu, FILE *out)
+static void hot_blocks(struct cpu *cpu, FILE *out, unsigned count)
 {
-    const struct bt_vcpu *v = (const struct bt_vcpu *)cpu;
-    const struct bt_stats *s = &v->stats;
-#define STAT(name, value) fprintf(out, ", \"" name "\": %llu", (unsigned long long)(value))
-    fprintf(out, "\"blocks\": %llu", (unsigned long long)s->blocks);
-    STAT("instructions_translated", s->insns);
-    STAT("host_bytes", s->host_bytes);
-    STAT("translate_ns", (unsigned __int128)s->translate_cycles * 1000000 / cpu->model->tsc_khz);
-    STAT("dispatches", s->dispatches);
-    STAT("resumes", s->resumes);
-    STAT("chains", s->chains);
-    STAT("code_map_misses", s->misses);
-    STAT("code_map_fills", s->map_fills);
-    STAT("slow_reads", s->slow_reads);
-    STAT("slow_writes", s->slow_writes);
-    STAT("bounced_accesses", s->bounces);
-    STAT("device_memory_accesses", s->device_accesses);
-    STAT("calls_to_c", s->callouts);
-    STAT("exceptions", s->exceptions);
-    STAT("interrupts", s->interrupts);
-    STAT("host_signals", s->host_signals);
-    STAT("window_fills", cpu->mmu.stats.window_fills);
-    STAT("window_drops", cpu->mmu.stats.window_drops);
-    STAT("window_clears", cpu->mmu.stats.window_clears);
-    STAT("window_detours", s->window_detours);
-    STAT("writes_to_code_pages", s->smc_writes);
-    STAT("blocks_dropped", s->smc_blocks);
-    STAT("cache_flushes", s->cache_flushes);
-    STAT("shadow_fills", cpu->mmu.stats.fills);
-    STAT("guest_walks", cpu->mmu.stats.walks);
-    STAT("shadow_flushes_cr3", cpu->mmu.stats.flush_cr3);
-    STAT("shadow_flushes_all", cpu->mmu.stats.flush_all);
-    STAT("invlpg", cpu->mmu.stats.invlpg);
-#undef STAT
+    bt_profile_report(bt_of(cpu), out, count);
 }
 
 const struct engine engine_bt = {.name = "bt",
@@ -673,4 +655,5 @@ const struct engine engine_bt = {.name = "bt",
                                  .vcpu_destroy = vcpu_destroy,
                                  .run = run,
                                  .state_replaced = state_replaced,
-                                 .stats = stats};
+                                 .hot_blocks = hot_blocks,
+                                 .stats = bt_stats_print};

@@ -88,7 +88,7 @@ struct bt_cache;
 struct bt_stats {
     uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, resumes, enters, slow_reads, slow_writes,
         bounces, device_accesses, callouts, exceptions, interrupts, host_signals, window_detours, smc_writes,
-        smc_blocks, cache_flushes, translate_cycles;
+        smc_blocks, cache_flushes, translate_cycles, exits[BT_EXIT_COUNT] /* by enum bt_exit */;
 };
 
 struct bt_vcpu {
@@ -132,7 +132,9 @@ struct bt_vcpu {
     struct memory_listener listener;
     struct engine_options options;
     struct bt_stats stats;
-    FILE *perf_map; /* for perf(1), or NULL */
+    FILE *perf_map;                       /* for perf(1), or NULL */
+    struct bt_profile *profile;           /* or NULL */
+    volatile bool in_blocks, translating; /* for the profile's signal handler: inside glue.enter, bt_translate */
     /* DMA writes to code pages, from other threads */
     pthread_mutex_t dma_lock;
     struct {

@@ -19,6 +19,7 @@ enum engine_exit {
 struct engine_options {
     bool verify_code;      /* check every emitted block against the safe grammar */
     bool perf_map;         /* write /tmp/perf-PID.map */
+    bool profile;          /* sample where the time goes, for stats and hot_blocks */
     bool window_always;    /* for tests: 32-bit user code uses the window from the start (bt/window.h) */
     bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
     bool host_cpu;         /* the guest sees the host's processor instead of the model: kvm only */
@@ -38,6 +39,9 @@ struct engine {
     void (*state_replaced)(struct cpu *cpu);
     /* Counters as a JSON object text of name: number pairs, appended to out without braces. May be NULL. */
     void (*stats)(const struct cpu *cpu, FILE *out);
+    /* The hottest blocks, at most count, guest and host code side by side, as text; the vCPU must not run. Of a vCPU made
+     * with engine_options.profile. NULL: the engine has no blocks. */
+    void (*hot_blocks)(struct cpu *cpu, FILE *out, unsigned count);
     /* From any thread, after cpu->events changed: makes run look at them when it cannot see them by itself. May be NULL. */
     void (*kick)(struct cpu *cpu);
 };

@@ -42,6 +42,25 @@ void listing_host(FILE *out, const void *code, size_t len, uint64_t address)
     cs_close(&handle);
 }
 
+size_t listing_host_insn(const void *code, size_t len, uint64_t address, char *text, size_t size)
+{
+    csh handle;
+    cs_insn *insn;
+    size_t n = 0;
+
+    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle) == CS_ERR_OK) {
+        if (cs_disasm(handle, code, len, address, 1, &insn) == 1) {
+            n = insn->size;
+            snprintf(text, size, insn->op_str[0] ? "%s %s" : "%s", insn->mnemonic, insn->op_str);
+            cs_free(insn, 1);
+        }
+        cs_close(&handle);
+    }
+    if (n == 0)
+        snprintf(text, size, ".byte 0x%02x", *(const uint8_t *)code);
+    return n ? n : 1;
+}
+
 void listing_guest(FILE *out, const uint8_t *bytes, size_t len, uint64_t pc, enum insn_mode mode)
 {
     for (size_t at = 0; at < len;) {

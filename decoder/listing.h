@@ -11,6 +11,8 @@
 /* Host (64-bit) code, one instruction a line: address, bytes, Intel syntax. address: what to print for code[0].
  * Bytes that Capstone takes for no instruction are printed as .byte. */
 void listing_host(FILE *out, const void *code, size_t len, uint64_t address);
+/* The text of one host instruction, or of one byte that is none, without address and bytes. Returns its length. */
+size_t listing_host_insn(const void *code, size_t len, uint64_t address, char *text, size_t size);
 /* Guest code, decoded anew from bytes; pc: address of bytes[0]. */
 void listing_guest(FILE *out, const uint8_t *bytes, size_t len, uint64_t pc, enum insn_mode mode);
 

@@ -40,7 +40,8 @@ enum option_id {
     OPTION_VERIFY_CODE,
     OPTION_PERF_MAP,
     OPTION_ONE_INSN_BLOCKS,
-    OPTION_CACHE_SIZE
+    OPTION_CACHE_SIZE,
+    OPTION_HOT_BLOCKS
 };
 
 static const struct option long_options[] = {
@@ -76,6 +77,7 @@ static const struct option long_options[] = {
     {"perf-map", no_argument, NULL, OPTION_PERF_MAP},
     {"one-insn-blocks", no_argument, NULL, OPTION_ONE_INSN_BLOCKS},
     {"cache-size", required_argument, NULL, OPTION_CACHE_SIZE},
+    {"hot-blocks", required_argument, NULL, OPTION_HOT_BLOCKS},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -403,6 +405,30 @@ static int set_path(struct parser *p, const char **where)
     return 0;
 }
 
+/* FILE[,COUNT]; a comma in FILE is written ",,". */
+static int set_hot_blocks(struct parser *p)
+{
+    enum { DEFAULT_COUNT = 20, MOST = 100000 };
+    struct options *o = p->o;
+    const char *rest = p->value;
+    char *end, *path = malloc(strlen(p->value) + 1);
+    unsigned long count = DEFAULT_COUNT;
+    if (!path)
+        return bad(p, "out of memory");
+    next_part(&rest, path);
+    o->hot_blocks = own(o, path);
+    if (rest) {
+        count = strtoul(rest, &end, 10);
+        if (!isdigit((unsigned char)*rest) || *end || !count || count > MOST)
+            return bad(p, "behind the comma a number of blocks is expected, 1 to 100000");
+    }
+    if (!*path)
+        return bad(p, "a file name is expected");
+    o->hot_block_count = (unsigned)count;
+    o->machine.engine_options.profile = true;
+    return 0;
+}
+
 static int set_word(struct parser *p, const char *const *names, const char *expected, int *out)
 {
     int i = word_index(p->value, names);
@@ -513,7 +539,10 @@ static int set_option(struct parser *p, int id)
         return set_path(p, &p->o->screen_text);
     case OPTION_TIMEOUT:
         return set_timeout(p);
+    case OPTION_HOT_BLOCKS:
+        return set_hot_blocks(p);
     case OPTION_STATS:
+        m->engine_options.profile = true;
         return set_path(p, &p->o->stats);
     case OPTION_LOG:
         return set_log(p);

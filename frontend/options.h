@@ -27,6 +27,8 @@ struct options {
     unsigned serial_count;
     const char *qmp; /* path of the control socket */
     const char *screenshot, *screen_text, *stats;
+    const char *hot_blocks;
+    unsigned hot_block_count;
     uint64_t timeout_ns; /* 0: none */
     bool help;
     char *strings[4 * MACHINE_MAX_DRIVES]; /* private: what options_free frees */

@@ -214,9 +214,10 @@ static int check_outputs(struct run *r)
         const char *option, *path;
     } outputs[] = {{"--screenshot", r->options.screenshot},
                    {"--screen-text", r->options.screen_text},
-                   {"--stats", r->options.stats}};
+                   {"--stats", r->options.stats},
+                   {"--hot-blocks", r->options.hot_blocks}};
     char reason[ERROR_MAX - 32];
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
         if (outputs[i].path && new_file_check(outputs[i].path, reason, sizeof reason)) {
             snprintf(r->err, sizeof r->err, "%s %s", outputs[i].option, reason);
             return -1;
@@ -284,6 +285,11 @@ static int build(struct run *r)
     r->config.on_reset = on_reset;
     r->config.on_reset_opaque = r;
     r->config.engine = engines_choose(r->options.engine, &r->config, note, sizeof note, r->err, sizeof r->err);
+    if (r->config.engine && r->options.hot_blocks && !r->config.engine->hot_blocks) {
+        snprintf(r->err, sizeof r->err, "--hot-blocks %.200s: engine %s has no translated blocks",
+                 r->options.hot_blocks, r->config.engine->name);
+        return -1;
+    }
     if (!r->config.engine || check_outputs(r) || add_image(r) || open_backends(r))
         return -1;
     complain("engine %s (%s)", r->config.engine->name, note);
@@ -365,6 +371,25 @@ static int write_stats(struct run *r, int status)
     return code;
 }
 
+static int write_hot_blocks(struct run *r)
+{
+    struct new_file f;
+    const struct engine *engine = machine_engine(r->machine);
+    if (!engine->hot_blocks) {
+        complain("--hot-blocks %s: not written, the machine ended under engine %s", r->options.hot_blocks,
+                 engine->name);
+        return -1;
+    }
+    int code = new_file_open(&f, r->options.hot_blocks, r->err, sizeof r->err);
+    if (!code) {
+        engine->hot_blocks(machine_cpu(r->machine, 0), f.stream, r->options.hot_block_count);
+        code = new_file_commit(&f, r->err, sizeof r->err);
+    }
+    if (code)
+        complain("--hot-blocks %s", r->err);
+    return code;
+}
+
 static void tell_shutdown(struct run *r)
 {
     enum machine_end how = machine_how(r->machine);
@@ -396,6 +421,8 @@ static int write_results(struct run *r, int status)
         failed |= write_screen_text(r, d);
     if (r->options.stats)
         failed |= write_stats(r, status);
+    if (r->options.hot_blocks)
+        failed |= write_hot_blocks(r);
     machine_unlock(r->machine);
     return failed && status == 0 ? EXIT_HOST : status;
 }

@@ -172,8 +172,10 @@ void mmu_set_paging(struct mmu *mmu, uint64_t cr0, uint64_t cr4, uint64_t efer)
     mmu->cr0 = cr0;
     mmu->cr4 = cr4;
     mmu->efer = efer;
-    if ((d0 & (CR0_PG_BIT | CR0_WP_BIT | CR0_PE_BIT)) || (d4 & CR4_FLUSH_BITS) || (de & EFER_FLUSH_BITS))
+    if ((d0 & (CR0_PG_BIT | CR0_WP_BIT | CR0_PE_BIT)) || (d4 & CR4_FLUSH_BITS) || (de & EFER_FLUSH_BITS)) {
+        mmu->stats.flush_paging++;
         mmu_flush(mmu, true);
+    }
 }
 
 bool mmu_load_pdptes(struct mmu *mmu, uint64_t cr3)
@@ -210,6 +212,7 @@ void mmu_set_a20(struct mmu *mmu, bool enabled)
     if (mask == mmu->a20_mask)
         return;
     mmu->a20_mask = mask;
+    mmu->stats.flush_a20++;
     mmu_flush(mmu, true);
 }
 
@@ -235,13 +238,16 @@ static void fill(struct mmu *mmu, uint64_t gva, enum mmu_view view, const struct
     if (!page.read)
         return;
     if (!*read && !*write) {
-        if (mmu->fill_count == mmu->fill_max)
+        if (mmu->fill_count == mmu->fill_max) {
+            mmu->stats.flush_full++;
             mmu_flush(mmu, true);
+        }
         mmu->fills[mmu->fill_count] =
             (struct mmu_fill){.page = index, .gfn = gfn, .view = (uint8_t)view, .global = w->global};
         fill_link(mmu, mmu->fill_count++);
     }
     mmu->stats.fills++;
+    mmu->stats.fill_kinds[view][writing]++;
     *read = (uint64_t)(uintptr_t)page.read - gva_page;
     if (writable)
         *write = *read;
