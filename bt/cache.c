@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/cache.h"
+#include "bt/jump_map.h"
+#include "bt/window.h"
 
 #include "bt/perf_map.h"
 #include "bt/profile.h"
@@ -147,6 +149,7 @@ void bt_cache_destroy(struct bt_vcpu *v)
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         release(c->slots[i].table, slot_table_size(c));
         release(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
+        jump_map_close(&c->slots[i]);
     }
     insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
@@ -166,8 +169,10 @@ static void slot_clear(struct bt_exec_slot *s, bool keep_global)
         uint64_t page = s->filled[i];
         if (keep_global && (page & FILLED_GLOBAL))
             s->filled[kept++] = page;
-        else
+        else {
             s->table[page & ~FILLED_GLOBAL] = 0;
+            jump_map_forget_page(s, page & ~FILLED_GLOBAL);
+        }
     }
     s->filled_count = kept;
 }
@@ -182,14 +187,20 @@ static struct bt_exec_slot **slot_hint(struct bt_cache *c, uint32_t mode)
     return &c->slot_hints[(mode ^ mode >> 5 ^ mode >> 11) % (sizeof c->slot_hints / sizeof c->slot_hints[0])];
 }
 
+static void slot_use(struct bt_cache *c, struct bt_exec_slot *s)
+{
+    s->used = ++c->slot_tick;
+    c->slot = s;
+    c->vcpu->exec = s->table;
+    c->vcpu->jump = s->jump;
+}
+
 void bt_cache_select(struct bt_cache *c)
 {
     struct bt_vcpu *v = c->vcpu;
     struct bt_exec_slot **hint = slot_hint(c, v->mode);
     if (*hint && slot_fits(*hint, v)) {
-        (*hint)->used = ++c->slot_tick;
-        c->slot = *hint;
-        v->exec = (*hint)->table;
+        slot_use(c, *hint);
         return;
     }
     struct bt_exec_slot *oldest = &c->slots[0];
@@ -210,19 +221,33 @@ void bt_cache_select(struct bt_cache *c)
         s->code_base = v->code_base;
         s->code_limit = v->code_limit;
     }
-    s->used = ++c->slot_tick;
-    c->slot = *hint = s;
-    v->exec = s->table;
+    if ((v->mode & BT_MODE_WINDOW) && !jump_map_open(s)) {
+        bt_window_give_up(v);
+        v->mode &= ~(uint32_t)BT_MODE_WINDOW;
+        bt_cache_select(c);
+        return;
+    }
+    *hint = s;
+    slot_use(c, s);
+}
+
+/* The page's entry, and that of the page before, whose last instruction may reach into it. */
+static void slot_clear_page(struct bt_exec_slot *s, const struct mmu *mmu, uint64_t gva)
+{
+    for (uint64_t at = gva - PAGE_SIZE;; at = gva) {
+        s->table[mmu_table_index(mmu, at)] = 0;
+        jump_map_forget_page(s, mmu_table_index(mmu, at));
+        if (at == gva)
+            break;
+    }
 }
 
 void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
 {
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
-        if (kind == MMU_FLUSH_PAGE) {
-            c->slots[i].table[mmu_table_index(&c->vcpu->cpu.mmu, gva)] = 0;
-            /* its instructions may reach into this page */
-            c->slots[i].table[mmu_table_index(&c->vcpu->cpu.mmu, gva - PAGE_SIZE)] = 0;
-        } else
+        if (kind == MMU_FLUSH_PAGE)
+            slot_clear_page(&c->slots[i], &c->vcpu->cpu.mmu, gva);
+        else
             slot_clear(&c->slots[i], kind == MMU_FLUSH_NONGLOBAL);
     }
 }
@@ -417,6 +442,8 @@ static void block_kill(struct bt_cache *c, struct bt_block *b)
         }
     if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss))
         bt_page_map(c, p)[b->offset] = 0;
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
+        jump_map_forget(&c->slots[i], (uint32_t)(p->lin << PAGE_SHIFT | b->offset));
     while (b->incoming)
         unlink_exit(c, b->incoming);
     for (uint32_t i = 0; i < b->exit_count; i++)

@@ -129,6 +129,8 @@ struct bt_cache {
         uint64_t *filled; /* linear pages with an entry; bit 63: global */
         uint32_t filled_count;
         uint64_t used; /* for replacement */
+        uint32_t *jump; /* bt/jump_map.h; NULL: the mode has none */
+        uint8_t *jump_pages;
     } slots[16];
     struct bt_exec_slot *slot_hints[32]; /* by mode: where its slot was last */
     bool wide;

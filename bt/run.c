@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
 #include "bt/fault.h"
+#include "bt/jump_map.h"
 #include "bt/perf_map.h"
 #include "bt/profile.h"
 #include "bt/slow.h"
@@ -352,6 +353,8 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
     uint64_t lin = bt_linear(v, cpu->rip);
     uint32_t known = mapped_entry(v);
     *block = NULL;
+    if (known && v->jump && v->exit_reason == BT_EXIT_MISS)
+        jump_map_enter(c->slot, (uint32_t)lin, known);
     if (known)
         return bt_glue_of(c, v->mode)->miss + known;
     struct walk at;

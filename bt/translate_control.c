@@ -45,6 +45,16 @@ static void cold_chain(struct builder *b, struct cold *c)
     asm_jmp32(&b->a, e->flags_saved ? b->glue->chain_saved : b->glue->chain);
 }
 
+/* Window code, to the guest address in r10; no flag is touched. */
+static void exit_by_jump_map(struct builder *b)
+{
+    uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump), 0);
+    asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R10, 4, 0), 0);
+    asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
+    asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
 /* To another page: through the code map with constants; no flag is touched. */
 static void exit_by_map(struct builder *b, uint64_t target)
 {
@@ -52,6 +62,11 @@ static void exit_by_map(struct builder *b, uint64_t target)
     if (!bt_target_good(b->v, target)) {
         asm_store_imm64(&b->a, &b->v->cpu.rip, target);
         exit_dispatch(b);
+        return;
+    }
+    if (b->mode & BT_MODE_WINDOW) {
+        asm_mov_imm32(&b->a, R10, (uint32_t)target);
+        exit_by_jump_map(b);
         return;
     }
     uint64_t slot = mmu_table_index(&b->v->cpu.mmu, lin) * sizeof(uint32_t);
@@ -185,6 +200,10 @@ static void exit_indirect(struct builder *b)
     }
     if (b->wide) {
         exit_indirect_wide(b);
+        return;
+    }
+    if (b->mode & BT_MODE_WINDOW) {
+        exit_by_jump_map(b);
         return;
     }
     if (!flat)
@@ -506,7 +525,7 @@ static void load_target(struct builder *b)
 {
     const struct insn *in = b->in;
     if (in->mem.present) {
-        memory_operand(b, in->opsize, true, false, op_load_kept);
+        memory_operand(b, in->opsize, true, false, in->cls == INSN_CALL_IND ? op_load_kept : op_load_r12);
         return;
     }
     unsigned from = host_gpr(b, in->rm.num);

@@ -97,6 +97,7 @@ struct bt_vcpu {
     /* --- reached by translated code --- */
     uint32_t *exec;                     /* page index -> offset of the page's map in the map region, 0: the empty map */
     uint64_t *read_table, *write_table; /* the current view's */
+    uint32_t *jump;                     /* window code: the mode's jump map (bt/jump_map.h) */
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;

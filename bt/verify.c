@@ -2,8 +2,8 @@
 /* The grammar of the safe subset, checked instruction by instruction:
  *
  *   memory    [rip + d]            a field of the vCPU
- *             [r8|r9 + r11*8]      a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded from
- *                                  the vCPU's table pointer, and r8 and r9 are the guest's
+ *             [r8|r9 + r11*8]      a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
+ * from the vCPU's table pointer, and r8 and r9 are the guest's [r11 + r10*4]        the jump map, just loaded to r11
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
  *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
  *                                  path; a store only with an entry of the write table
@@ -26,6 +26,7 @@ struct scan {
     enum { TABLE_NONE, TABLE_READ, TABLE_WRITE } table;                /* what r12 holds, in 64-bit mode's form */
     enum { DELTA_NONE, DELTA_LOADED, DELTA_TESTED, DELTA_GOOD } delta; /* what r11 holds */
     bool delta_writes;                                                 /* it came from the write table */
+    bool jump;                                                         /* r11 holds the jump map */
     bool tested;                                                       /* `test r11, r11` was the last instruction */
 };
 
@@ -136,6 +137,9 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
     }
     if (wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R12 && m->index == X86_REG_R11)
         return NULL; /* the code map */
+    if (is_load_to(i, X86_REG_R11D) && s->jump && m->base == X86_REG_R11 && m->index == X86_REG_R10 && m->scale == 4 &&
+        m->disp == 0)
+        return NULL;
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
         return NULL;
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
@@ -178,6 +182,15 @@ static int table_loaded(const struct scan *s, const cs_insn *i)
     uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp);
     const struct bt_vcpu *v = s->c->vcpu;
     return at == (uintptr_t)&v->read_table ? TABLE_READ : at == (uintptr_t)&v->write_table ? TABLE_WRITE : TABLE_NONE;
+}
+
+/* mov r11, [rip -> the jump map], in blocks of window mode */
+static bool loads_jump_map(const struct scan *s, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    return (s->mode & BT_MODE_WINDOW) && is_load_to(i, X86_REG_R11) && x->operands[1].type == X86_OP_MEM &&
+           x->operands[1].mem.base == X86_REG_RIP &&
+           (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp) == (uintptr_t)&s->c->vcpu->jump;
 }
 
 /* CLAC and STAC: mov r8, [rip -> the read table of the new rights], or mov r9, [the write table]. */
@@ -273,6 +286,7 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
             s->delta = delta;
     }
     track_delta(s, i);
+    s->jump = loads_jump_map(s, i);
     return bad;
 }
 

@@ -95,6 +95,13 @@ void bt_window_user(struct bt_vcpu *v)
     w->timer_armed = timer_settime(w->timer, 0, &once, NULL) == 0;
 }
 
+void bt_window_give_up(struct bt_vcpu *v)
+{
+    v->window.active = false;
+    v->window.unavailable = true;
+    v->mode_stale = true;
+}
+
 static uint64_t flush_count(const struct bt_vcpu *v)
 {
     return v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.flush_all;

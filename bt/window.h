@@ -25,6 +25,8 @@ void bt_window_attach(struct bt_vcpu *v);
 void bt_window_detach(struct bt_vcpu *v);
 /* User code of the kind that can use the window is about to run. */
 void bt_window_user(struct bt_vcpu *v);
+/* The host has no room for what window code needs. */
+void bt_window_give_up(struct bt_vcpu *v);
 /* Something interrupts the guest: shall the code that runs use the window? Sets mode_stale when yes. */
 void bt_window_sample(struct bt_vcpu *v);
 /* A host page fault at a window address. In a signal handler, called for translated code only. */
@@ -38,7 +40,7 @@ void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind kind);
 static inline bool bt_window_suits(const struct cpu *cpu)
 {
     return cpu->cpl == 3 && !cpu_v8086(cpu) && !cpu_code64(cpu) && (cpu->seg[SEG_CS].attr & SEG_DB) &&
-           (cpu->mmu.cr0 & CR0_PG);
+           (cpu->mmu.cr0 & CR0_PG) && cpu->seg[SEG_CS].base == 0 && cpu->seg[SEG_CS].limit == 0xffffffff;
 }
 
 #endif
