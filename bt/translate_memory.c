@@ -211,6 +211,7 @@ static void bit_string_address(struct builder *b)
 {
     unsigned guest = b->in->reg.num, reg = host_gpr(b, guest), size = b->in->opsize;
     uint32_t wide = b->in->addrsize == 8 ? OP_W : 0;
+    uint32_t number = size == 8 ? OP_W : wide; /* all of a 64-bit bit number counts, with 32-bit addresses too */
     if (reg == NO_REG) {
         gpr_load(b, R12, guest);
         reg = R12;
@@ -220,8 +221,8 @@ static void bit_string_address(struct builder *b)
     else if (size == 4 && wide)
         asm_op(&b->a, 0x63 | wide, R11, rm_reg(reg), 0); /* movsxd */
     else
-        asm_op(&b->a, OP_MOV | wide, R11, rm_reg(reg), 0);
-    asm_op(&b->a, OP_SHIFT_IMM | wide, 7, rm_reg(R11), 1);
+        asm_op(&b->a, OP_MOV | number, R11, rm_reg(reg), 0);
+    asm_op(&b->a, OP_SHIFT_IMM | number, 7, rm_reg(R11), 1);
     asm_byte(&b->a, size == 2 ? 4 : size == 4 ? 5 : 6);
     asm_op(&b->a, OP_LEA | wide, SCRATCH_ADDRESS, rm_sib(SCRATCH_ADDRESS, R11, (uint8_t)size, 0), 0);
     if (b->in->addrsize == 2)
@@ -322,6 +323,7 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
     if (!write)
         c->back[1] = asm_here(&b->a);
     builder_record(b);
+    b->c->records[b->c->record_count - 1].stack_operand = b->wide;
     op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
     return c;
 }
