@@ -3,7 +3,7 @@
  *
  * Vendor: the host's. Guest user instructions run on the host as they are, so everything in which the vendors differ
  * without telling (FXSAVE's error pointers, undefined flags, BSF on zero) is the host vendor's way; and SYSCALL,
- * SYSENTER and null segment loads follow the vendor string in cpu/. Other vendors' hosts are shown as Intel.
+ * SYSENTER and null segment loads follow the vendor string in cpu/. Hygon's hosts are shown as AMD, others as Intel.
  *
  * Family and model are fixed, so that a guest meets the same processor on every host of that vendor. They are ones for
  * which kernels have no errata with costly workarounds to apply: Intel 06_2AH stepping 7 (Sandy Bridge), AMD 12H model
@@ -162,7 +162,7 @@ static void probe_features(struct cpu_model *model)
     uint32_t r[4], *f = model->host_features;
     host_cpuid(0, 0, r);
     uint32_t max = r[0];
-    model->amd = r[1] == 0x68747541; /* "Auth" */
+    model->amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* "Auth", "Hygo": Hygon's are AMD's */
     host_cpuid(1, 0, r);
     f[F_1_ECX] = r[2];
     f[F_1_EDX] = r[3] | BIT(EDX1_APIC);
