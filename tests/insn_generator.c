@@ -152,6 +152,8 @@ static void random_state(struct generator_case *c, uint64_t *r)
     if (c->bits == 64) {
         if (chance(r, 70))
             s->gpr[GPR_SP] &= ~7ull;
+        if (chance(r, 3)) /* not canonical */
+            s->gpr[GPR_SP] ^= 1ull << (47 + below(r, 17));
         uint64_t *const bases[] = {&s->fs_base, &s->gs_base};
         for (unsigned i = 0; i < 2; i++) { /* canonical */
             uint64_t v = chance(r, 50) ? below(r, NATIVE_PAGE) : random_low_pointer(r);
@@ -358,6 +360,13 @@ static uint64_t steered(const struct generator_case *c, uint64_t *r, const struc
     return insn->addrsize == 4 ? (uint32_t)pointer | high : pointer;
 }
 
+/* Repeated moves between two linear addresses of the same memory: processors look at the linear ones when they decide
+ * in what pieces and order to move. */
+static bool repeated_move(const struct insn *insn)
+{
+    return insn->cls == INSN_STRING && (insn->opcode & 0xfe) == 0xa4 && (insn->rep || insn->repne);
+}
+
 static void steer_string(struct generator_case *c, uint64_t *r, const struct insn *insn)
 {
     uint64_t source = random_pointer(c, r), high = generator_random(r) << 32;
@@ -368,6 +377,8 @@ static void steer_string(struct generator_case *c, uint64_t *r, const struct ins
         return;
     }
     append_mov(c, GPR_SI, steered(c, r, insn, source));
+    if (c->bits == 64 && repeated_move(insn))
+        destination = (source & ~0xffffffffull) | (uint32_t)destination;
     if (insn->addrsize == 4 && c->bits == 64)
         destination = (uint32_t)destination | high;
     append_mov(c, GPR_DI, destination);
@@ -387,8 +398,14 @@ static void steer(struct generator_case *c, uint64_t *r, struct insn *insn)
         return;
     }
     uint64_t pointer = steered(c, r, insn, random_pointer(c, r));
-    if (mem->bit_string && insn->reg.num != mem->base)
-        append_mov(c, insn->reg.num, (uint64_t)below(r, 4096) - 2048);
+    if (mem->bit_string && insn->reg.num != mem->base) {
+        uint64_t number = (uint64_t)below(r, 4096) - 2048, high = 0;
+        /* a bit number beyond the reach of 32-bit addresses: the sum wraps back */
+        if (insn->opsize == 8 && insn->addrsize == 4 && insn->reg.num != mem->index && mem->base < GPR_COUNT)
+            high = generator_random(r) << 32;
+        append_mov(c, insn->reg.num, number + high);
+        pointer -= high >> 3;
+    }
     if (mem->index != GPR_NONE && !mem->vsib && mem->index != mem->base) {
         uint64_t index = (uint64_t)below(r, 64) - 16;
         append_mov(c, mem->index, index);
@@ -486,7 +503,10 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
         if (chooses_components(&insn) && !steer_components(c, r, &insn))
             continue;
         steer_absolute(c, r, &insn, bytes);
-        if (chance(r, 90) && (insn.mem.present || insn.cls == INSN_STRING))
+        bool aliases = c->bits == 64 && repeated_move(&insn);
+        if (aliases && insn.addrsize == 4 && insn.mem.seg >= SEG_FS)
+            continue;
+        if ((aliases || chance(r, 90)) && (insn.mem.present || insn.cls == INSN_STRING))
             steer(c, r, &insn);
         if (insn.opreg.cls == REGCLASS_GPR && insn.opreg.num == GPR_SP && insn.opreg.write && chance(r, 80))
             continue;

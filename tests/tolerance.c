@@ -11,6 +11,9 @@
 enum { FSW = 2, TAGS = 4, MXCSR = 24, XMM = 160, XSTATE_BV = 512, YMM_HIGH = 576 };
 enum { FSW_SUMMARY = 0x80, MXCSR_FLAGS = 0x3f };
 
+#define NONCANONICAL 0x800000000000ull /* the first such address */
+#define CANONICAL_AGAIN 0xffff800000000000ull
+
 struct pair {
     const struct generator_case *c;
     const struct native_result *real;
@@ -18,6 +21,7 @@ struct pair {
     const uint8_t *real_data;
     uint8_t *our_data;
     const struct insn *insn;     /* where the processor faulted; NULL: it did not, or not at an instruction */
+    uint64_t ip_relative;        /* of its RIP-relative operand, in front of the segment */
     const struct insn *our_insn; /* the same of ours */
     bool same_place;             /* both faulted, at the same instruction */
     bool same_fault;             /* and with the same vector */
@@ -61,9 +65,8 @@ static enum tolerance operand_at_the_end(struct pair *p)
         return TOLERANCE_NONE;
     if (p->c->bits == 32)
         return page->cr2 >= 0xfffff000 || page->cr2 < 0x1000 ? TOLERANCE_ALL : TOLERANCE_NONE;
-    return large_operand(p->insn) && (page->cr2 >> 12 == 0x7ffffffffull || page->cr2 >> 12 == 0xffff800000000ull)
-               ? TOLERANCE_ALL
-               : TOLERANCE_NONE;
+    uint64_t reach = large_operand(p->insn) ? PAGE_SIZE : p->insn->mem.size;
+    return NONCANONICAL - page->cr2 < reach || page->cr2 - CANONICAL_AGAIN < reach ? TOLERANCE_ALL : TOLERANCE_NONE;
 }
 
 static enum tolerance fs_gs_offset(struct pair *p)
@@ -227,6 +230,20 @@ static enum tolerance call_to_bad_address(struct pair *p)
     return TOLERANCE_SETTLED;
 }
 
+static enum tolerance part_of_a_store(struct pair *p)
+{
+    if (!p->same_fault || !p->insn->mem.present || !p->insn->mem.write || p->insn->mem.size <= 8)
+        return TOLERANCE_NONE;
+    uint64_t from = p->insn->mem.base == GPR_IP ? p->ip_relative : effective_address(p->insn, &p->real->state);
+    from += p->insn->mem.seg == SEG_FS ? p->c->state.fs_base : p->insn->mem.seg == SEG_GS ? p->c->state.gs_base : 0;
+    for (unsigned i = 0; i < p->insn->mem.size; i++) {
+        int at = data_offset(from + i);
+        if (at >= 0)
+            p->our_data[at] = p->real_data[at];
+    }
+    return TOLERANCE_SETTLED;
+}
+
 /* ---- what is reported ---- */
 
 static enum tolerance page_of_large_operand(struct pair *p)
@@ -273,8 +290,8 @@ static const struct rule {
     {helper_pages, "an operand in the pages of the native helper itself, which the machine has not"},
     {operand_at_the_end,
      "an operand that wraps at 4 GiB: the segment's limit or the page may be found first (and a flat "
-     "segment's limit is not checked by translated code); the same with a large operand that runs "
-     "out of the canonical addresses"},
+     "segment's limit is not checked by translated code); the same with one that runs out of the "
+     "canonical addresses"},
     {fs_gs_offset, "an FS or GS operand whose offset is not canonical, but whose linear address is: may be refused"},
     {misaligned_stack_operand, "a stack operand that is misaligned and not canonical: #GP or #SS"},
     {call_with_two_faults, "a call whose push and whose target both fault: either may be first"},
@@ -287,6 +304,7 @@ static const struct rule {
     {gather_progress, "a gather that faults: only the mask's sign bits count; elements behind the faulting one may be "
                       "done, what lies above the vector's length may be cleared (SDM vol. 2, VGATHERDPS)"},
     {call_to_bad_address, "a near call to an address that is not canonical may have written its return address"},
+    {part_of_a_store, "a store of more than eight bytes that faults may have written some of them (SDM vol. 3, 8.1.1)"},
     {unused_part_of_save_area,
      "xsave, xrstor: the area's part for registers that only 64-bit code has may be looked at "
      "in other code too"},
@@ -306,6 +324,8 @@ enum tolerance tolerance_apply(const struct generator_case *c, const struct nati
     enum tolerance result = TOLERANCE_NONE;
 
     p.insn = faulting_insn(c, real);
+    if (p.insn)
+        p.ip_relative = c->insns[generator_index(c, real->state.rip)].address;
     p.our_insn = faulting_insn(c, ours);
     p.same_place = p.insn && p.our_insn && real->state.rip == ours->state.rip;
     p.same_fault = p.same_place && real->vector == ours->vector;
