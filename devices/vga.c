@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Bits that exist; the others read as zero. */
 static const uint8_t sequencer_bits[SR_COUNT] = {0x03, 0x3d, 0x0f, 0x3f, 0x0e};
@@ -352,10 +353,11 @@ int vga_init(struct vga *v, struct bus *ports, struct bus *memory_bus, struct me
     v->memory = memory;
     v->clock = clock;
     v->window_enabled = true;
-    v->vram = aligned_alloc(PAGE_SIZE, VGA_MEMORY_SIZE);
-    if (!v->vram)
+    /* fresh pages are zero and cost nothing until the guest uses them, which is a few of the 16 MiB */
+    uint8_t *vram = mmap(NULL, VGA_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (vram == MAP_FAILED)
         return -ENOMEM;
-    memset(v->vram, 0, VGA_MEMORY_SIZE);
+    v->vram = vram;
     int error = add_ranges(v);
     if (error) {
         vga_destroy(v);
@@ -376,7 +378,7 @@ void vga_destroy(struct vga *v)
     bus_remove(v->memory_bus, &v->window_range);
     free(v->surface.pixels);
     free(v->line);
-    free(v->vram);
+    munmap(v->vram, VGA_MEMORY_SIZE);
     v->surface = (struct surface){0};
     v->line = NULL;
     v->vram = NULL;
