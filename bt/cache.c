@@ -342,6 +342,31 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
     return n;
 }
 
+static bool site_is(const struct bt_site *s, const struct insn *in, uint32_t flags)
+{
+    const uint64_t *a = (const uint64_t *)&s->insn, *b = (const uint64_t *)in;
+    if (s->flags != flags)
+        return false;
+    for (size_t i = 0; i < sizeof *in / sizeof *a; i++) /* not memcmp, which uses vector registers */
+        if (a[i] != b[i])
+            return false;
+    return true;
+}
+_Static_assert(sizeof(struct insn) % sizeof(uint64_t) == 0, "site_is compares whole words");
+
+struct bt_site *bt_cache_site(struct bt_cache *c, const struct insn *in, uint32_t flags)
+{
+    const uint64_t *bytes = (const uint64_t *)(const void *)in->bytes;
+    uint32_t *head = &c->site_hash[hash(bytes[0], bytes[1] ^ flags)];
+    for (uint32_t i = *head; i; i = c->sites[i].next_hash)
+        if (site_is(&c->sites[i], in, flags))
+            return &c->sites[i];
+    uint32_t n = c->site_count++;
+    c->sites[n] = (struct bt_site){.insn = *in, .flags = flags, .next_hash = *head};
+    *head = n;
+    return &c->sites[n];
+}
+
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset)
 {
     for (uint32_t i = c->pages[page].blocks; i; i = c->blocks[i].next)
@@ -535,6 +560,7 @@ void bt_cache_flush(struct bt_cache *c)
     bt_cache_unmap(c, MMU_FLUSH_ALL, 0);
     memset(c->page_hash, 0, sizeof c->page_hash);
     memset(c->frame_hash, 0, sizeof c->frame_hash);
+    memset(c->site_hash, 0, sizeof c->site_hash);
     madvise(c->maps, c->maps_used, MADV_DONTNEED);
     counters_reset(c);
     c->vcpu->smc_hit = true;

@@ -27,39 +27,41 @@ enum {
 
 struct bt_insn_record { /* fault recovery: host offset of the first byte made from a guest instruction */
     uint16_t host_offset;
-    uint16_t guest_offset; /* of the instruction in the block */
-    bool flags_saved;      /* the arithmetic flags are in r13 rather than in EFLAGS */
-    bool stack_operand;    /* an address that is not canonical is #SS rather than #GP */
-    uint16_t detour;       /* an access through the window: host offset of its other form, by the tables */
+    uint16_t guest_offset : 14; /* of the instruction in the block */
+    uint16_t flags_saved : 1;   /* the arithmetic flags are in r13 rather than in EFLAGS */
+    uint16_t stack_operand : 1; /* an address that is not canonical is #SS rather than #GP */
+    uint16_t detour;            /* an access through the window: host offset of its other form, by the tables */
 };
+_Static_assert(BT_BLOCK_MAX_INSNS * 15 < 1 << 14, "guest_offset holds every offset in a block");
 
 struct bt_exit_record { /* a direct exit */
     uint8_t *site;      /* rel32 to patch (writable view), NULL: unused */
-    uintptr_t stub;     /* where it goes while not linked */
-    uint32_t block;     /* index of the block it belongs to */
-    uint32_t target;    /* index of the block it is linked to, 0: none */
-    uint32_t next;      /* next exit linked to the same target */
     uint64_t target_eip;
+    uint32_t stub;   /* where it goes while not linked: an address in the cache, which is below 2 GiB */
+    uint32_t block;  /* index of the block it belongs to */
+    uint32_t target; /* index of the block it is linked to, 0: none */
+    uint32_t next;   /* next exit linked to the same target */
     bool backward, flags_saved;
 };
 
 struct bt_block {
-    uintptr_t entry; /* executable address of the polling entry */
-    uint32_t body;   /* offset of the body from entry */
-    uint32_t size;   /* host bytes from entry to the end of the cold part */
-    uint32_t page;   /* index of its page record */
-    uint16_t offset; /* guest byte offset in the page */
-    uint16_t length; /* guest bytes */
-    uint32_t first_record, record_count;
-    uint32_t first_exit, exit_count;
+    uintptr_t entry;     /* executable address of the polling entry */
+    uint64_t eip;        /* guest address of the first instruction (offset in CS) */
+    uint64_t second_gfn; /* a page-crossing instruction's other frame, or ~0 */
+    uint32_t size;       /* host bytes from entry to the end of the cold part */
+    uint16_t body;       /* offset of the body from entry */
+    uint16_t offset;     /* guest byte offset in the page */
+    uint16_t length;     /* guest bytes */
+    uint16_t record_count, exit_count;
+    uint8_t flags_in; /* nonzero: the arithmetic flags on entry matter */
+    bool dead;
+    uint32_t page; /* index of its page record */
+    uint32_t first_record, first_exit;
     uint32_t incoming;      /* first exit linked here */
     uint32_t next;          /* next block of the page */
     uint32_t next_crossing; /* next of the page's blocks whose instruction crosses into the following page */
-    uint64_t eip;           /* guest address of the first instruction (offset in CS) */
-    uint64_t second_gfn;    /* a page-crossing instruction's other frame, or ~0 */
-    uint8_t flags_in;       /* nonzero: the arithmetic flags on entry matter */
-    bool dead;
 };
+_Static_assert(sizeof(struct bt_block) == 64, "there are many of them");
 
 struct bt_page {
     uint64_t gfn;
@@ -118,9 +120,9 @@ struct bt_cache {
     struct bt_insn_record *records;
     uint32_t record_count, record_max;
     struct insn_cache *decoded;
-    struct bt_site *sites; /* callout sites */
+    struct bt_site *sites; /* what callouts carry out: one for each instruction that differs */
     uint32_t site_count, site_max;
-    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH];
+    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH], site_hash[BT_HASH];
     struct bt_exec_slot {
         uint32_t mode;
         uint64_t code_base;
@@ -138,10 +140,11 @@ struct bt_cache {
     struct bt_exec_slot *slot; /* the current mode's */
 };
 
-/* A place in translated code that calls C with a decoded instruction. */
+/* What places in translated code call C with. */
 struct bt_site {
     struct insn insn;
     uint32_t flags;
+    uint32_t next_hash;
 };
 enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_DIVIDE_ERROR = 4 /* raise #DE */ };
 
@@ -172,6 +175,9 @@ uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
 /* Makes exec[lin] point to the page's map. */
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
+/* The site for an instruction and BT_SITE_* flags, made when there is none. The caller sees to it that there is room.
+ */
+struct bt_site *bt_cache_site(struct bt_cache *c, const struct insn *in, uint32_t flags);
 /* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);

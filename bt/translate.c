@@ -199,14 +199,21 @@ static int decode_block(struct builder *b, gpa_t at)
 
 void builder_record(struct builder *b)
 {
-    struct bt_insn_record *r = &b->c->records[b->c->record_count++];
-    r->host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry);
-    r->guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
-    r->detour = 0;
-    r->flags_saved = !b->eflags_valid && b->image_valid;
+    struct bt_insn_record *next = &b->c->records[b->c->record_count], *last = next - 1;
+    uint16_t guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
+    bool flags_saved = !b->eflags_valid && b->image_valid;
     /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
-    r->stack_operand = b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
-                       !b->in->mem.aligned && !b->in->vector;
+    bool stack_operand = b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
+                         !b->in->mem.aligned && !b->in->vector;
+    /* The record before says the same already? (Not so with the window: each access has its own detour.) */
+    if (b->block->record_count && !(b->mode & BT_MODE_WINDOW) && last->guest_offset == guest_offset &&
+        last->flags_saved == flags_saved && last->stack_operand == stack_operand)
+        return;
+    *next = (struct bt_insn_record){.host_offset = (uint16_t)(asm_here(&b->a) - b->block->entry),
+                                    .guest_offset = guest_offset & 0x3fff,
+                                    .flags_saved = flags_saved,
+                                    .stack_operand = stack_operand};
+    b->c->record_count++;
     b->block->record_count++;
 }
 
@@ -238,7 +245,7 @@ static void emit_entry(struct builder *b)
         asm_land8(&b->a, quiet);
         asm_op(&b->a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
     }
-    b->block->body = (uint32_t)(asm_here(&b->a) - b->block->entry);
+    b->block->body = (uint16_t)(asm_here(&b->a) - b->block->entry);
 }
 
 /* STI holds interrupts off for one more instruction: as the last of a block it is left to the dispatcher. */
@@ -299,7 +306,7 @@ static struct bt_block *finish(struct builder *b)
     struct bt_cache *c = b->c;
     struct bt_block *block = b->block;
     block->size = (uint32_t)(asm_here(&b->a) - block->entry);
-    block->exit_count = c->exit_count - block->first_exit;
+    block->exit_count = (uint16_t)(c->exit_count - block->first_exit);
     c->used = (size_t)(b->a.p - c->write_view);
     c->used = (c->used + 15) & ~(size_t)15;
     c->block_count++;

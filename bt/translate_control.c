@@ -32,7 +32,7 @@ static bool same_page(const struct builder *b, uint64_t target)
 static void cold_chain(struct builder *b, struct cold *c)
 {
     struct bt_exit_record *e = &b->c->exits[c->info];
-    e->stub = asm_here(&b->a);
+    e->stub = (uint32_t)asm_here(&b->a);
     e->site = c->from[0];
     e->block = (uint32_t)(b->block - b->c->blocks);
     e->target = 0;

@@ -381,9 +381,7 @@ void translate_generic(struct builder *b)
 void callout_emit(struct builder *b, uint32_t flags)
 {
     struct bt_cache *c = b->c;
-    struct bt_site *site = &c->sites[c->site_count++];
-    site->insn = *b->in;
-    site->flags = flags;
+    const struct bt_site *site = bt_cache_site(c, b->in, flags);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);
     asm_call32(&b->a, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);
