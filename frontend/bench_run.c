@@ -109,8 +109,11 @@ const char *bench_missing(const struct bench_material *m, enum bench_engine engi
         if (!can_run("bochs"))
             return "bochs is not installed (packages bochs and bochs-term)";
         snprintf(initrd, sizeof initrd, "bochs/%s.iso", bench_suite_names[suite]);
-        if (file_missing(m, initrd, why, why_len))
+        if (file_missing(m, initrd, why, why_len)) {
+            if (!can_run("xorriso"))
+                return "xorriso is not installed, which make bench-material needs to make Bochs' CDs (package xorriso)";
             return why;
+        }
     }
     return NULL;
 }

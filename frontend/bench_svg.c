@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The results as a chart: a panel for each suite, a row for each item, a mark for each engine on a logarithmic axis of
- * time relative to the panel's base: native where it was measured, else bt. Further left is faster. */
+ * time relative to the panel's base: native where it was measured, else bt. Further left is faster. An item that the
+ * base does not have (a boot has no native time) is told in words. */
 #include "frontend/bench.h"
 
 #include <math.h>
@@ -26,6 +27,21 @@ static enum bench_engine base_of(const struct bench_suite_results *s)
             if (s->items[i].engine[e].count)
                 return e;
     return BENCH_NATIVE;
+}
+
+/* The engine whose ratio to the base stands as a number behind the row. */
+static enum bench_engine shown_with(enum bench_engine base)
+{
+    return base == BENCH_BT ? BENCH_TCG : BENCH_BT;
+}
+
+static bool measured(const struct bench_results *r, enum bench_engine e)
+{
+    for (int s = 0; s < BENCH_SUITES; s++)
+        for (unsigned i = 0; i < r->suite[s].count; i++)
+            if (r->suite[s].items[i].engine[e].count)
+                return true;
+    return false;
 }
 
 static struct axis axis_of(const struct bench_suite_results *s, enum bench_engine base)
@@ -59,6 +75,20 @@ static void draw_grid(const struct axis *a, unsigned top, unsigned bottom, FILE 
         }
 }
 
+/* In a row without marks: how the others compare with bt. */
+static void draw_without_base(const struct bench_item *item, enum bench_engine base, const struct axis *a, unsigned y,
+                              FILE *out)
+{
+    fprintf(out, "<text x=\"%.1f\" y=\"%u\" fill=\"#555555\">no %s time", position(a, 1) + 10, y + 4,
+            bench_engine_names[base]);
+    for (int e = 0; e < BENCH_ENGINES; e++) {
+        double ratio = bench_ratio(item, e, BENCH_BT);
+        if (e != BENCH_BT && !isnan(ratio))
+            fprintf(out, "; <tspan fill=\"%s\">%s %.3gx bt</tspan>", colours[e], bench_engine_names[e], ratio);
+    }
+    fputs("</text>\n", out);
+}
+
 static void draw_row(const struct bench_item *item, enum bench_engine base, const struct axis *a, unsigned y, FILE *out)
 {
     double first = INFINITY, last = -INFINITY;
@@ -70,6 +100,8 @@ static void draw_row(const struct bench_item *item, enum bench_engine base, cons
             last = fmax(last, position(a, ratio));
         }
     }
+    if (!item->engine[base].count)
+        draw_without_base(item, base, a, y, out);
     if (first < last)
         fprintf(out, "<line x1=\"%.1f\" y1=\"%u\" x2=\"%.1f\" y2=\"%u\" stroke=\"#bbbbbb\" stroke-width=\"2\"/>\n",
                 first, y, last, y);
@@ -77,10 +109,12 @@ static void draw_row(const struct bench_item *item, enum bench_engine base, cons
         double ratio = bench_ratio(item, e, base);
         if (isnan(ratio))
             continue;
-        fprintf(out, "<circle cx=\"%.1f\" cy=\"%u\" r=\"%d\" fill=\"%s\"><title>%s %s: %.3gx</title></circle>\n",
+        fprintf(out,
+                "<circle cx=\"%.1f\" cy=\"%u\" r=\"%d\" fill=\"%s\" fill-opacity=\"0.85\"><title>%s %s: "
+                "%.3gx</title></circle>\n",
                 position(a, ratio), y, MARK, colours[e], bench_engine_names[e], item->name, ratio);
     }
-    enum bench_engine shown = base == BENCH_BT ? BENCH_TCG : BENCH_BT;
+    enum bench_engine shown = shown_with(base);
     double ratio = bench_ratio(item, shown, base);
     if (!isnan(ratio))
         fprintf(out, "<text x=\"%d\" y=\"%u\" text-anchor=\"end\" fill=\"%s\">%.*fx</text>\n", WIDTH - 10, y + 4,
@@ -105,6 +139,13 @@ static unsigned draw_suite(const struct bench_suite_results *s, enum bench_suite
             bench_suite_names[suite]);
     fprintf(out, "<text x=\"%d\" y=\"%u\" fill=\"#555555\">%s relative to %s, logarithmic; left is faster</text>\n",
             LABELS, top + 16, suite == BENCH_NANO ? "cycles" : "time", bench_engine_names[base]);
+    enum bench_engine shown = shown_with(base);
+    bool any = false;
+    for (unsigned i = 0; i < s->count; i++)
+        any |= !isnan(bench_ratio(&s->items[i], shown, base));
+    if (any && shown != base)
+        fprintf(out, "<text x=\"%d\" y=\"%u\" text-anchor=\"end\" font-weight=\"bold\" fill=\"%s\">%s</text>\n",
+                WIDTH - 10, top + 16, colours[shown], bench_engine_names[shown]);
     draw_grid(&a, rows - ROW / 2, bottom - ROW / 2, out);
     for (unsigned i = 0; i < s->count; i++)
         if (plain(s->items[i].name))
@@ -124,14 +165,14 @@ void bench_write_svg(const struct bench_results *r, FILE *out)
             WIDTH, height, WIDTH, height);
     unsigned x = 10;
     for (int e = 0; e < BENCH_ENGINES; e++) {
-        if (!r->engine_wanted[e])
+        if (!measured(r, e))
             continue;
         fprintf(out, "<circle cx=\"%u\" cy=\"18\" r=\"%d\" fill=\"%s\"/><text x=\"%u\" y=\"22\">%s</text>\n", x + MARK,
                 MARK, colours[e], x + 16, bench_engine_names[e]);
         x += 80;
     }
-    fprintf(out, "<text x=\"%d\" y=\"22\" text-anchor=\"end\" fill=\"#555555\">%u-bit guest, medians of %u</text>\n",
-            WIDTH - 10, r->bits, r->runs);
+    fprintf(out, "<text x=\"%d\" y=\"22\" text-anchor=\"end\" fill=\"#555555\">%u-bit guest, ", WIDTH - 10, r->bits);
+    fprintf(out, r->runs == 1 ? "one run</text>\n" : "medians of %u runs</text>\n", r->runs);
     unsigned top = TOP;
     for (int s = 0; s < BENCH_SUITES; s++)
         if (r->suite[s].count)

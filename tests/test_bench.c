@@ -222,7 +222,13 @@ static void json(void)
 static void chart(void)
 {
     struct bench_results *r = example();
+    r->engine_wanted[BENCH_KVM] = true;
+    fill(bench_item(&r->suite[BENCH_COMPUTE], "boot"), BENCH_BT, 10, 10, 10);
+    fill(bench_item(&r->suite[BENCH_COMPUTE], "boot"), BENCH_TCG, 25, 25, 25);
     char *text = text_of(bench_write_svg, r);
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "no native time"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "tcg 2.5x bt"));
+    CU_ASSERT_PTR_NULL(strstr(text, ">kvm<")); /* nothing of it to show */
     CU_ASSERT_EQUAL(strncmp(text, "<svg ", 5), 0);
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "</svg>"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, ">sort<"));
