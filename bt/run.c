@@ -236,7 +236,7 @@ static void on_code_written(struct cpu *cpu, gpa_t addr, unsigned len)
 {
     struct bt_vcpu *v = bt_of(cpu);
     v->stats.smc_writes++;
-    cpu_fpu_unload(cpu);
+    bt_protect_vectors(v);
     bt_cache_written(v->cache, gpa_gfn(addr), addr.v & PAGE_MASK, len);
 }
 
