@@ -184,7 +184,8 @@ static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
 
 static struct bt_exec_slot **slot_hint(struct bt_cache *c, uint32_t mode)
 {
-    return &c->slot_hints[(mode ^ mode >> 5 ^ mode >> 11) % (sizeof c->slot_hints / sizeof c->slot_hints[0])];
+    return &c->slot_hints[(mode ^ mode >> 5 ^ mode >> 11 ^ mode >> 15) %
+                          (sizeof c->slot_hints / sizeof c->slot_hints[0])];
 }
 
 static void slot_use(struct bt_cache *c, struct bt_exec_slot *s)
@@ -354,15 +355,16 @@ static bool site_is(const struct bt_site *s, const struct insn *in, uint32_t fla
 }
 _Static_assert(sizeof(struct insn) % sizeof(uint64_t) == 0, "site_is compares whole words");
 
-struct bt_site *bt_cache_site(struct bt_cache *c, const struct insn *in, uint32_t flags)
+struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields)
 {
-    const uint64_t *bytes = (const uint64_t *)(const void *)in->bytes;
-    uint32_t *head = &c->site_hash[hash(bytes[0], bytes[1] ^ flags)];
+    const uint64_t *bytes = (const uint64_t *)(const void *)fields->insn.bytes;
+    uint32_t *head = &c->site_hash[hash(bytes[0], bytes[1] ^ fields->flags)];
     for (uint32_t i = *head; i; i = c->sites[i].next_hash)
-        if (site_is(&c->sites[i], in, flags))
+        if (c->sites[i].run == fields->run && site_is(&c->sites[i], &fields->insn, fields->flags))
             return &c->sites[i];
     uint32_t n = c->site_count++;
-    c->sites[n] = (struct bt_site){.insn = *in, .flags = flags, .next_hash = *head};
+    c->sites[n] = *fields;
+    c->sites[n].next_hash = *head;
     *head = n;
     return &c->sites[n];
 }

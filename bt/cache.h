@@ -130,7 +130,7 @@ struct bt_cache {
         uint32_t *table;  /* indexed as the shadow tables are (mmu_table_index) */
         uint64_t *filled; /* linear pages with an entry; bit 63: global */
         uint32_t filled_count;
-        uint64_t used; /* for replacement */
+        uint64_t used;  /* for replacement */
         uint32_t *jump; /* bt/jump_map.h; NULL: the mode has none */
         uint8_t *jump_pages;
     } slots[16];
@@ -140,13 +140,22 @@ struct bt_cache {
     struct bt_exec_slot *slot; /* the current mode's */
 };
 
+struct bt_site;
+typedef uintptr_t bt_run_fn(struct bt_vcpu *v, const struct bt_site *site);
+
 /* What places in translated code call C with. */
 struct bt_site {
+    bt_run_fn *run; /* bt_callout, or a quicker way (bt/quick.h) */
+    uint32_t flags, operand;
     struct insn insn;
-    uint32_t flags;
     uint32_t next_hash;
 };
-enum { BT_SITE_FPU_CHECK = 1, BT_SITE_ENDS_BLOCK = 2, BT_SITE_DIVIDE_ERROR = 4 /* raise #DE */ };
+enum {
+    BT_SITE_FPU_CHECK = 1,
+    BT_SITE_ENDS_BLOCK = 2,
+    BT_SITE_DIVIDE_ERROR = 4, /* raise #DE */
+    BT_SITE_MODAL = 8         /* the mode may change without anybody saying so */
+};
 
 /* Allocates the vCPU and its cache in the low 2 GiB. wide: the guest may enter long mode. NULL with a reason in err. */
 struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t err_len);
@@ -175,9 +184,8 @@ uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
 /* Makes exec[lin] point to the page's map. */
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
-/* The site for an instruction and BT_SITE_* flags, made when there is none. The caller sees to it that there is room.
- */
-struct bt_site *bt_cache_site(struct bt_cache *c, const struct insn *in, uint32_t flags);
+/* The site with these fields, made when there is none. The caller sees to it that there is room. */
+struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields);
 /* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);

@@ -269,7 +269,8 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
     save_guest_but_rax(a, f);
     move64(a, RSI, R11);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
-    call_c(a, v, (uintptr_t)bt_callout);
+    asm_mov_imm32(a, RDI, (uint32_t)(uintptr_t)v);
+    asm_op(a, OP_GROUP5, 2, rm_mem(RSI, offsetof(struct bt_site, run)), 0);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
     emit_result(a, stored);
     load32(a, RAX, &v->flags_image);

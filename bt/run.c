@@ -136,18 +136,15 @@ void bt_mode_update(struct bt_vcpu *v)
     }
 }
 
-void bt_mode_update_segment(struct bt_vcpu *v, unsigned seg)
+bool bt_mode_follow_segment(struct bt_vcpu *v, unsigned seg)
 {
-    static const uint32_t flat_bit[SEG_COUNT] = {
-        [SEG_DS] = BT_MODE_FLAT_DS, [SEG_ES] = BT_MODE_FLAT_ES, [SEG_SS] = BT_MODE_FLAT_SS};
+    static const uint32_t flat_bit[SEG_COUNT] = {[SEG_DS] = BT_MODE_FLAT_DS, [SEG_ES] = BT_MODE_FLAT_ES};
     struct cpu *cpu = &v->cpu;
-    seg_cache_update(&v->seg[seg], &cpu->seg[seg], cpu_protected(cpu));
-    bool flat = flat_data(&v->seg[seg]), was = v->mode & flat_bit[seg];
-    bool same = cpu_code64(cpu) || !flat_bit[seg] || flat == was;
-    if (seg == SEG_CS || seg == SEG_SS || !same)
-        bt_mode_update(v);
-    else
-        v->mode_stale = false;
+    seg_cache_update(&v->seg[seg], &cpu->seg[seg], true);
+    bool same = !flat_bit[seg] || (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64 ||
+                flat_data(&v->seg[seg]) == !!(v->mode & flat_bit[seg]);
+    v->mode_stale |= !same;
+    return same;
 }
 
 static void on_mode_changed(struct cpu *cpu)

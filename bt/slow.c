@@ -211,12 +211,6 @@ int bt_slow_post(struct bt_vcpu *v)
 
 /* ---- instructions in C ---- */
 
-static bool may_change_mode(const struct insn *in)
-{
-    return in->cls == INSN_FAR || in->cls == INSN_SEGMENT || in->cls == INSN_SYSTEM || in->cls == INSN_STACK ||
-           in->cls == INSN_FLAGS;
-}
-
 static bool is_software_interrupt(const struct insn *in)
 {
     return in->cls == INSN_FAR && in->map == MAP_PRIMARY && in->opcode >= 0xcc && in->opcode <= 0xce;
@@ -239,78 +233,6 @@ static int execute(struct bt_vcpu *v, const struct bt_site *site)
     return cpu_execute(cpu, &site->insn);
 }
 
-/* ---- segment loads ---- */
-
-/* The register that mov or pop loads, or -1: another instruction of the class. */
-static int loaded_segment(const struct insn *in)
-{
-    if (in->map == MAP_PRIMARY && in->opcode == 0x8e)
-        return in->modrm_reg < SEG_COUNT ? in->modrm_reg : -1;
-    if (in->map == MAP_PRIMARY && in->opcode < 0x20 && (in->opcode & 7) == 7)
-        return in->opcode >> 3;
-    if (in->map == MAP_0F && (in->opcode == 0xa1 || in->opcode == 0xa9))
-        return in->opcode == 0xa1 ? SEG_FS : SEG_GS;
-    return -1;
-}
-
-/* The data segment that a selector of the GDT names. False: anything that is not quite usual, which the general code
- * looks into. */
-static bool usual_data_segment(const struct cpu *cpu, unsigned selector, struct segment *s)
-{
-    uint32_t off = selector & ~7u;
-    if (!off || (selector & 4) || off + 7 > cpu->gdtr.limit)
-        return false;
-    const uint8_t *at = cpu_known_host(cpu, cpu->gdtr.base + off, 8, MMU_READ | MMU_SUPERVISOR);
-    if (!at)
-        return false;
-    uint64_t raw;
-    __builtin_memcpy(&raw, at, 8);
-    uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000)), attr = (uint32_t)(raw >> 40) & 0xf0ff;
-    unsigned rpl = selector & 3, dpl = (attr & SEG_DPL) >> SEG_DPL_SHIFT, privilege = rpl > cpu->cpl ? rpl : cpu->cpl;
-    if ((attr & (SEG_P | SEG_S | SEG_CODE | SEG_A)) != (SEG_P | SEG_S | SEG_A) || privilege > dpl)
-        return false;
-    s->base = (uint32_t)((raw >> 16 & 0xffffff) | (raw >> 56 << 24));
-    s->limit = attr & SEG_G ? limit << 12 | 0xfff : limit;
-    s->attr = attr;
-    s->selector = (uint16_t)selector;
-    return true;
-}
-
-/* The selector that a pop takes from a flat stack. */
-static bool popped_selector(const struct bt_vcpu *v, const struct insn *in, unsigned *selector)
-{
-    const struct cpu *cpu = &v->cpu;
-    if (in->opsize < 4 || !(v->mode & BT_MODE_STACK32) || !(v->mode & BT_MODE_FLAT_SS))
-        return false;
-    const uint8_t *at = cpu_known_host(cpu, cpu->gpr[GPR_SP], in->opsize, MMU_READ | cpu_access_rights(cpu));
-    if (!at)
-        return false;
-    *selector = at[0] | at[1] << 8;
-    return true;
-}
-
-/* mov and pop that load DS, ES, FS or GS with an ordinary segment, which kernels do at every entry and exit. True: the
- * instruction is done, but for rip and the mode. */
-static bool segment_loaded(struct bt_vcpu *v, const struct insn *in, int seg)
-{
-    struct cpu *cpu = &v->cpu;
-    struct segment *s = &cpu->seg[seg], now;
-    bool pop = in->opcode != 0x8e;
-    unsigned selector = cpu->gpr[in->rm.num & 15] & 0xffff;
-    if (in->mem.present || seg == SEG_SS || seg == SEG_CS || !cpu_protected(cpu) ||
-        (v->mode & (BT_MODE_WATCH | BT_MODE_ALIGN)) || (pop && !popped_selector(v, in, &selector)))
-        return false;
-    bool null_again = selector < 4 && s->selector == selector && (s->attr & SEG_UNUSABLE) && !cpu_long_mode(cpu);
-    if (!null_again && !usual_data_segment(cpu, selector, &now))
-        return false;
-    if (!null_again)
-        *s = now;
-    if (pop)
-        cpu->gpr[GPR_SP] = wide_code(v) ? cpu->gpr[GPR_SP] + in->opsize : (uint32_t)(cpu->gpr[GPR_SP] + in->opsize);
-    bt_mode_update_segment(v, (unsigned)seg);
-    return true;
-}
-
 uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
 {
     struct cpu *cpu = &v->cpu;
@@ -319,24 +241,14 @@ uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     uint64_t next = wide_code(v) ? cpu->rip + in->len : (uint32_t)(cpu->rip + in->len);
     bt_protect_vectors(v);
     v->stats.callouts++;
-    int seg = in->cls == INSN_SEGMENT ? loaded_segment(in) : -1;
     cpu->next_rip = next;
-    if (seg >= 0 && cpu->fpu_live && !(site->flags & BT_SITE_ENDS_BLOCK) && segment_loaded(v, in, seg)) {
-        if (v->mode == mode)
-            return 0;
-        cpu->rip = next;
-        bt_flags_from_image(v);
-        return bt_go_on(v);
-    }
     v->smc_hit = false;
     bt_flags_from_image(v);
     bool ends = site->flags & BT_SITE_ENDS_BLOCK; /* the site itself may be thrown away by what follows */
-    bool modal = may_change_mode(in);
+    bool modal = site->flags & BT_SITE_MODAL;
     if (execute(v, site))
         return bt_go_on_fault(v);
-    if (seg >= 0)
-        bt_mode_update_segment(v, (unsigned)seg);
-    else if (modal || v->mode_stale)
+    if (modal || v->mode_stale)
         bt_mode_update(v);
     if (ends || cpu->rip != next || v->mode != mode || v->smc_hit || cpu->halted ||
         atomic_load_explicit(&cpu->events, memory_order_relaxed) || (v->held_events && (cpu->rflags & FLAG_IF)))

@@ -8,6 +8,7 @@
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
  *   translate_window.c   the access by the host's page tables instead, for hot 32-bit user code
+ *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
  *
  * The flags live in EFLAGS between instructions. The translator's own tests (table entry, page crossing) destroy
@@ -77,7 +78,7 @@ static void liveness(struct builder *b)
         b->live_out[i] = live;
         live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
         if (!translate_is_inline(b, in) && !control_is_inline(b, in) && !stack_is_inline(b, in) &&
-            !flags_insn_is_inline(b, in) && !string_is_inline(b, in))
+            !flags_insn_is_inline(b, in) && !string_is_inline(b, in) && !system_insn_is_inline(b, in))
             live = FLAGS_ARITH;
     }
     b->live_in = live;
@@ -188,7 +189,8 @@ static int decode_block(struct builder *b, gpa_t at)
         b->eips[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
-        if (in->ends_block && !flags_insn_is_inline(b, in) && !segment_load_goes_on(b, in))
+        if (in->ends_block && !flags_insn_is_inline(b, in) && !segment_load_goes_on(b, in) &&
+            !system_insn_is_inline(b, in))
             break;
     }
     b->eips[b->count] = eip;
@@ -267,6 +269,8 @@ static void emit_insn(struct builder *b)
         translate_stack(b);
     } else if (string_is_inline(b, b->in)) {
         translate_string(b);
+    } else if (system_insn_is_inline(b, b->in)) {
+        translate_system(b);
     } else {
         bool ends = b->in->ends_block && !segment_load_goes_on(b, b->in);
         translate_callout(b, ends ? BT_SITE_ENDS_BLOCK : 0);

@@ -108,6 +108,10 @@ void callout_emit(struct builder *b, uint32_t flags);
 bool flags_insn_is_inline(const struct builder *b, const struct insn *in);
 void translate_flags_insn(struct builder *b);
 
+/* translate_system.c: the same for the time stamp counter, control registers, swapgs. */
+bool system_insn_is_inline(const struct builder *b, const struct insn *in);
+void translate_system(struct builder *b);
+
 /* translate_string.c: string instructions without repeat, upwards. */
 bool string_is_inline(const struct builder *b, const struct insn *in);
 void translate_string(struct builder *b);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Plain instructions: the guest's encoding written again with host registers and the shadow-table operand; and calls
  * into C for everything that is not plain. */
+#include "bt/quick.h"
 #include "bt/translate.h"
 
 #include <Zydis/Zydis.h>
@@ -381,7 +382,9 @@ void translate_generic(struct builder *b)
 void callout_emit(struct builder *b, uint32_t flags)
 {
     struct bt_cache *c = b->c;
-    const struct bt_site *site = bt_cache_site(c, b->in, flags);
+    struct bt_site fields = {.insn = *b->in, .flags = flags | (bt_quick_modal(b->in) ? BT_SITE_MODAL : 0)};
+    fields.run = flags ? bt_callout : bt_quick_run(b->in, b->mode, &fields.operand);
+    const struct bt_site *site = bt_cache_site(c, &fields);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);
     asm_call32(&b->a, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);

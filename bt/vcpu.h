@@ -174,7 +174,8 @@ static inline bool bt_target_good(const struct bt_vcpu *v, uint64_t rip)
 uintptr_t bt_go_on(struct bt_vcpu *v);
 uintptr_t bt_go_on_fault(struct bt_vcpu *v);
 void bt_mode_update(struct bt_vcpu *v);
-/* The same when nothing but one segment register was loaded. */
-void bt_mode_update_segment(struct bt_vcpu *v, unsigned seg);
+/* The same when nothing but one data segment register was loaded. False: the mode is stale now, and with it the block.
+ */
+bool bt_mode_follow_segment(struct bt_vcpu *v, unsigned seg);
 
 #endif

@@ -311,5 +311,8 @@ int cpu_rdpmc(struct cpu *cpu);
 int cpu_port_check(struct cpu *cpu, uint16_t port, unsigned size);
 int cpu_in(struct cpu *cpu, uint16_t port, unsigned size);  /* al/ax/eax */
 int cpu_out(struct cpu *cpu, uint16_t port, unsigned size);
+/* The same without the permission check and I/O breakpoints. rip stays. */
+void cpu_in_allowed(struct cpu *cpu, uint16_t port, unsigned size);
+void cpu_out_allowed(struct cpu *cpu, uint16_t port, unsigned size);
 
 #endif

@@ -48,11 +48,9 @@ static int finish(struct cpu *cpu, uint16_t port, unsigned size)
     return CPU_OK;
 }
 
-int cpu_in(struct cpu *cpu, uint16_t port, unsigned size)
+void cpu_in_allowed(struct cpu *cpu, uint16_t port, unsigned size)
 {
     uint64_t value = ~0ull, *a = &cpu->gpr[GPR_AX];
-    if (cpu_port_check(cpu, port, size))
-        return CPU_FAULT;
     if (cpu->board && cpu->board->port_read) {
         cpu_fpu_park(cpu);
         value = cpu->board->port_read(cpu->board->opaque, port, size);
@@ -64,18 +62,30 @@ int cpu_in(struct cpu *cpu, uint16_t port, unsigned size)
         *a = (*a & ~0xffffull) | (value & 0xffff);
     else
         *a = (uint32_t)value;
-    return finish(cpu, port, size);
 }
 
-int cpu_out(struct cpu *cpu, uint16_t port, unsigned size)
+void cpu_out_allowed(struct cpu *cpu, uint16_t port, unsigned size)
 {
     static const uint64_t masks[] = {0, 0xff, 0xffff, 0, 0xffffffff};
-    if (cpu_port_check(cpu, port, size))
-        return CPU_FAULT;
     if (cpu->board && cpu->board->port_write) {
         cpu_fpu_park(cpu);
         cpu->board->port_write(cpu->board->opaque, port, cpu->gpr[GPR_AX] & masks[size], size);
         cpu_fpu_unpark(cpu);
     }
+}
+
+int cpu_in(struct cpu *cpu, uint16_t port, unsigned size)
+{
+    if (cpu_port_check(cpu, port, size))
+        return CPU_FAULT;
+    cpu_in_allowed(cpu, port, size);
+    return finish(cpu, port, size);
+}
+
+int cpu_out(struct cpu *cpu, uint16_t port, unsigned size)
+{
+    if (cpu_port_check(cpu, port, size))
+        return CPU_FAULT;
+    cpu_out_allowed(cpu, port, size);
     return finish(cpu, port, size);
 }
