@@ -193,12 +193,6 @@ void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v)
     asm_u64(a, v);
 }
 
-void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t v)
-{
-    asm_op(a, OP_MOV_IMM, 0, rm_at(address), 4);
-    asm_u32(a, v);
-}
-
 void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v)
 {
     if ((int64_t)v == (int32_t)v) {
@@ -206,8 +200,8 @@ void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t
         asm_u32(a, (uint32_t)v);
         return;
     }
-    asm_store_imm32(a, address, (uint32_t)v);
-    asm_store_imm32(a, (const volatile uint8_t *)address + 4, (uint32_t)(v >> 32));
+    asm_mov_imm64(a, R11, v);
+    asm_op(a, OP_MOV_TO | OP_W, R11, rm_at(address), 0);
 }
 
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm)

@@ -150,9 +150,7 @@ void asm_bextr(struct assembler *a, unsigned reg, unsigned src, unsigned control
 void asm_rorx(struct assembler *a, bool w, unsigned reg, unsigned src, unsigned count);
 void asm_mov_imm32(struct assembler *a, unsigned reg, uint32_t v);
 void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v);
-/* mov dword [address], imm32 */
-void asm_store_imm32(struct assembler *a, const volatile void *address, uint32_t v);
-/* mov qword [address], v: in one or two stores. */
+/* mov qword [address], v: in one store, which a load soon after may depend on; r11 may be lost. */
 void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v);
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm);
 
