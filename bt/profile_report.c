@@ -91,14 +91,50 @@ void bt_profile_flushed(struct bt_vcpu *v)
 
 /* ---- the listing ---- */
 
-static uint64_t hits_at(const struct bt_profile *p, size_t from, size_t to, bool called)
+struct report {
+    struct bt_vcpu *v;
+    FILE *out;
+    struct profile_hit *hits; /* by address */
+    size_t hit_count;
+};
+
+static int by_address(const void *a, const void *b)
 {
+    uint32_t x = ((const struct profile_hit *)a)->at, y = ((const struct profile_hit *)b)->at;
+    return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static bool sort_hits(struct report *r)
+{
+    const struct bt_profile *p = r->v->profile;
+    size_t n = 0;
+    for (unsigned i = 0; i < PROFILE_HITS; i++)
+        n += p->hits[i].at != 0;
+    r->hits = calloc(n + 1, sizeof *r->hits);
+    for (unsigned i = 0; r->hits && i < PROFILE_HITS; i++)
+        if (p->hits[i].at)
+            r->hits[r->hit_count++] = p->hits[i];
+    if (r->hits)
+        qsort(r->hits, r->hit_count, sizeof *r->hits, by_address);
+    return r->hits;
+}
+
+/* Samples at [from, to), or in what returns to (from, to]. */
+static uint64_t hits_at(const struct report *r, size_t from, size_t to, bool called)
+{
+    size_t low = 0, high = r->hit_count;
     uint64_t sum = 0;
-    for (unsigned i = 0; i < PROFILE_HITS; i++) {
-        const struct profile_hit *h = &p->hits[i];
-        if (called ? h->at > from && h->at <= to : h->at >= from && h->at < to)
-            sum += called ? h->called : h->own;
+    from += called;
+    to += called;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (r->hits[mid].at < from)
+            low = mid + 1;
+        else
+            high = mid;
     }
+    for (; low < r->hit_count && r->hits[low].at < to; low++)
+        sum += called ? r->hits[low].called : r->hits[low].own;
     return sum;
 }
 
@@ -133,21 +169,21 @@ static void guest_text(struct bt_vcpu *v, const struct bt_block *b, unsigned off
 }
 
 /* Host code [from, to) of a block, offsets from its entry; guest: what stands beside the first line. */
-static void print_range(struct bt_vcpu *v, FILE *out, const struct bt_block *b, uint32_t from, uint32_t to,
-                        const char *guest)
+static void print_range(const struct report *r, const struct bt_block *b, uint32_t from, uint32_t to, const char *guest)
 {
-    const struct bt_cache *c = v->cache;
+    const struct bt_cache *c = r->v->cache;
+    FILE *out = r->out;
     size_t base = b->entry - (uintptr_t)c->exec_view;
-    print_count(out, guest[0] ? hits_at(v->profile, base + from, base + to, false) : 0);
+    print_count(out, guest[0] ? hits_at(r, base + from, base + to, false) : 0);
     for (uint32_t at = from; at < to;) {
         char text[160];
         size_t n = listing_host_insn(c->exec_view + base + at, to - at, b->entry + at, text, sizeof text);
         if (at != from)
             print_count(out, 0);
         fprintf(out, "%-52s|", at == from ? guest : "");
-        print_count(out, hits_at(v->profile, base + at, base + at + n, false));
+        print_count(out, hits_at(r, base + at, base + at + n, false));
         fprintf(out, "%s", text);
-        uint64_t called = hits_at(v->profile, base + at, base + at + n, true);
+        uint64_t called = hits_at(r, base + at, base + at + n, true);
         if (called)
             fprintf(out, "   ; %llu in what it calls", (unsigned long long)called);
         fputc('\n', out);
@@ -155,19 +191,19 @@ static void print_range(struct bt_vcpu *v, FILE *out, const struct bt_block *b, 
     }
 }
 
-static void print_code(struct bt_vcpu *v, FILE *out, const struct bt_block *b)
+static void print_code(const struct report *r, const struct bt_block *b)
 {
-    const struct bt_insn_record *r = &v->cache->records[b->first_record];
+    const struct bt_insn_record *record = &r->v->cache->records[b->first_record];
     char text[160], before[160] = "";
-    uint32_t first = b->record_count ? r[0].host_offset : b->size;
+    uint32_t first = b->record_count ? record[0].host_offset : b->size;
     if (first)
-        print_range(v, out, b, 0, first, "(entry: anything to do?)");
+        print_range(r, b, 0, first, "(entry: anything to do?)");
     for (uint32_t i = 0; i < b->record_count; i++) {
-        uint32_t end = i + 1 < b->record_count ? r[i + 1].host_offset : b->size;
-        guest_text(v, b, r[i].guest_offset, text, sizeof text);
+        uint32_t end = i + 1 < b->record_count ? record[i + 1].host_offset : b->size;
+        guest_text(r->v, b, record[i].guest_offset, text, sizeof text);
         bool again = !strcmp(text, before);
-        if (r[i].host_offset < end)
-            print_range(v, out, b, r[i].host_offset, end, again ? "" : text);
+        if (record[i].host_offset < end)
+            print_range(r, b, record[i].host_offset, end, again ? "" : text);
         memcpy(before, text, sizeof before);
     }
 }
@@ -177,11 +213,12 @@ static unsigned long long permille(uint64_t part, uint64_t whole)
     return whole ? (part * 1000 + whole / 2) / whole : 0;
 }
 
-static void print_block(struct bt_vcpu *v, FILE *out, const struct profile_block *h, unsigned rank, uint64_t total)
+static void print_block(const struct report *r, const struct profile_block *h, unsigned rank, uint64_t total)
 {
     static const char *const widths[] = {
         [INSN_MODE_16] = "16-bit", [INSN_MODE_32] = "32-bit", [INSN_MODE_64] = "64-bit"};
-    const struct bt_cache *c = v->cache;
+    const struct bt_cache *c = r->v->cache;
+    FILE *out = r->out;
     bool user = (h->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
     unsigned long long share = permille(total_of(h), total);
     fprintf(out, "\n%u. guest %llx (linear %llx), %s %s code: %llu.%llu%%, %llu samples in it, %llu in C for it\n",
@@ -195,7 +232,7 @@ static void print_block(struct bt_vcpu *v, FILE *out, const struct profile_block
     const struct bt_block *b = &c->blocks[h->block];
     fprintf(out, "   frame %llx, %u guest bytes, %u host bytes%s\n", (unsigned long long)c->pages[b->page].gfn,
             b->length, b->size, b->dead ? "; the guest has changed the code since" : "");
-    print_code(v, out, b);
+    print_code(r, b);
 }
 
 void bt_profile_report(struct bt_vcpu *v, FILE *out, unsigned count)
@@ -203,9 +240,12 @@ void bt_profile_report(struct bt_vcpu *v, FILE *out, unsigned count)
     const struct bt_profile *p = v->profile;
     size_t n;
     struct profile_block *list = p ? gather(v, &n) : NULL;
+    struct report r = {.v = v, .out = out};
     uint64_t total = 0;
-    if (!list)
+    if (!list || !sort_hits(&r)) {
+        free(list);
         return;
+    }
     for (unsigned i = 0; i < BT_PHASES; i++)
         total += p->samples[i];
     fprintf(out, "%llu samples, about one a millisecond of running; the %zu hottest of %zu blocks seen\n",
@@ -213,6 +253,7 @@ void bt_profile_report(struct bt_vcpu *v, FILE *out, unsigned count)
     if (p->lost)
         fprintf(out, "%llu samples found no room\n", (unsigned long long)p->lost);
     for (size_t i = 0; i < n && i < count; i++)
-        print_block(v, out, &list[i], (unsigned)i + 1, total);
+        print_block(&r, &list[i], (unsigned)i + 1, total);
+    free(r.hits);
     free(list);
 }

@@ -36,6 +36,8 @@ static const char help[] =
     "  eject DRIVE                  cdrom0, floppy0, ...\n"
     "  blockdev-change-medium DRIVE FILE\n"
     "  x-stats                      the engine's counters\n"
+    "  x-hot-blocks [COUNT]         the hottest code so far, guest and host side by side; for a machine that was\n"
+    "                               started with --stats or --hot-blocks\n"
     "  x-engine bt|kvm              another engine runs the machine from here on\n"
     "  query-version, query-commands\n"
     "\n"
@@ -53,6 +55,7 @@ static const struct {
     {"input-send-event", {"events", NULL}},
     {"eject", {"device", NULL}},
     {"x-engine", {"name", NULL}},
+    {"x-hot-blocks", {"count", NULL}},
     {"blockdev-change-medium", {"device", "filename"}},
 };
 
@@ -229,7 +232,8 @@ static int show(const char *command, const cJSON *reply)
         return 1;
     }
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(result, "text");
-    if (!strcmp(command, "x-screen-text") && cJSON_IsString(text)) {
+    bool plain = !strcmp(command, "x-screen-text") || !strcmp(command, "x-hot-blocks");
+    if (plain && cJSON_IsString(text)) {
         fputs(text->valuestring, stdout);
     } else if (result && (result->child || !cJSON_IsObject(result))) {
         char *json = cJSON_Print(result);

@@ -31,6 +31,8 @@ struct qmp_target {
     void (*mouse)(void *opaque, int dx, int dy, int dz, unsigned buttons);
     const struct display_source *(*display)(void *opaque); /* NULL: none */
     cJSON *(*stats)(void *opaque); /* an object to be freed by the caller, NULL: out of memory */
+    /* The hottest blocks as text to be freed by the caller; NULL with the reason in err. */
+    char *(*hot_blocks)(void *opaque, unsigned count, char *err, size_t err_len);
     int (*change_medium)(void *opaque, const struct qmp_medium *medium, char *err, size_t err_len);
     /* Another engine, by name. NULL: cannot be changed. */
     int (*set_engine)(void *opaque, const char *name, char *err, size_t err_len);

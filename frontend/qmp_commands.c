@@ -99,6 +99,24 @@ static enum qmp_outcome stats(struct qmp_call *call)
     return call->result ? QMP_DONE : fail(call, "out of memory");
 }
 
+static enum qmp_outcome hot_blocks(struct qmp_call *call)
+{
+    enum { DEFAULT_COUNT = 20, MOST = 1000 };
+    const cJSON *count = cJSON_GetObjectItemCaseSensitive(call->arguments, "count");
+    double n = count ? count->valuedouble : DEFAULT_COUNT;
+    if (count && !(cJSON_IsNumber(count) && n >= 1 && n <= MOST))
+        return fail(call, "Parameter 'count' expects a number from 1 to %d", MOST);
+    if (!call->target->hot_blocks)
+        return fail(call, "this machine has no translated blocks");
+    char *text = call->target->hot_blocks(call->target->opaque, (unsigned)n, call->error, sizeof call->error);
+    if (!text)
+        return QMP_FAILED;
+    call->result = cJSON_CreateObject();
+    cJSON_AddStringToObject(call->result, "text", text);
+    free(text);
+    return QMP_DONE;
+}
+
 /* ---- the screen ---- */
 
 static enum qmp_outcome screendump(struct qmp_call *call)
@@ -359,7 +377,8 @@ static enum qmp_outcome engine(struct qmp_call *call)
         return QMP_FAILED;
     if (!call->target->set_engine)
         return fail(call, "the engine cannot be changed");
-    return call->target->set_engine(call->target->opaque, name, call->error, sizeof call->error) ? QMP_FAILED : QMP_DONE;
+    return call->target->set_engine(call->target->opaque, name, call->error, sizeof call->error) ? QMP_FAILED
+                                                                                                 : QMP_DONE;
 }
 
 /* ---- the table ---- */
@@ -386,6 +405,7 @@ static const struct command {
     {"blockdev-change-medium", change_medium, "device id filename format read-only-mode force "},
     {"x-screen-text", screen_text, ""},
     {"x-stats", stats, ""},
+    {"x-hot-blocks", hot_blocks, "count "},
     {"x-engine", engine, "name "},
     {"x-type", type_text, "text "},
 };

@@ -189,6 +189,34 @@ static cJSON *target_stats(void *opaque)
     return stats;
 }
 
+/* The vCPU stands still meanwhile. */
+static char *target_hot_blocks(void *opaque, unsigned count, char *err, size_t err_len)
+{
+    struct run *r = opaque;
+    const struct engine *engine = machine_engine(r->machine);
+    bool was_running = machine_running(r->machine);
+    char *text = NULL;
+    size_t len = 0;
+    if (!engine->hot_blocks || !r->config.engine_options.profile) {
+        snprintf(err, err_len,
+                 engine->hot_blocks ? "nothing was counted: start the machine with --stats or --hot-blocks"
+                                    : "engine %s has no translated blocks",
+                 engine->name);
+        return NULL;
+    }
+    FILE *out = open_memstream(&text, &len);
+    if (!out) {
+        snprintf(err, err_len, "out of memory");
+        return NULL;
+    }
+    machine_stop(r->machine);
+    engine->hot_blocks(machine_cpu(r->machine, 0), out, count);
+    if (was_running)
+        machine_continue(r->machine);
+    fclose(out);
+    return text;
+}
+
 static const struct qmp_target target = {
     .running = target_running,
     .stop = target_stop,
@@ -200,6 +228,7 @@ static const struct qmp_target target = {
     .mouse = target_mouse,
     .display = target_display,
     .stats = target_stats,
+    .hot_blocks = target_hot_blocks,
     .change_medium = target_change_medium,
     .set_engine = target_set_engine,
 };

@@ -137,6 +137,16 @@ static const char *talk(const char *line)
     return talk_bytes(client, line, strlen(line), 5);
 }
 
+static char *hot_blocks(void *opaque, unsigned count, char *err, size_t err_len)
+{
+    char *text;
+    if (count == 13) {
+        snprintf(err, err_len, "not thirteen");
+        return NULL;
+    }
+    return asprintf(&text, "%u hot\n", count) < 0 ? NULL : text;
+}
+
 static void set_up(void)
 {
     static const struct qmp_target target = {.running = running,
@@ -149,6 +159,7 @@ static void set_up(void)
                                              .mouse = mouse,
                                              .display = display,
                                              .stats = stats,
+                                             .hot_blocks = hot_blocks,
                                              .change_medium = change};
     char err[256];
     memset(&fake, 0, sizeof fake);
@@ -242,6 +253,11 @@ static void machine_commands_and_events(void)
     EXPECT("{\"execute\":\"system_reset\"}", "\"return\":{}");
     CU_ASSERT(fake.resets == 1 && fake.powerdowns == 1);
     EXPECT("{\"execute\":\"x-stats\"}", "\"blocks\":42");
+    EXPECT("{\"execute\":\"x-hot-blocks\"}", "20 hot");
+    EXPECT("{\"execute\":\"x-hot-blocks\",\"arguments\":{\"count\":3}}", "3 hot");
+    EXPECT("{\"execute\":\"x-hot-blocks\",\"arguments\":{\"count\":13}}", "not thirteen");
+    EXPECT("{\"execute\":\"x-hot-blocks\",\"arguments\":{\"count\":0}}", "1 to 1000");
+    EXPECT("{\"execute\":\"x-hot-blocks\",\"arguments\":{\"count\":\"x\"}}", "1 to 1000");
     EXPECT("{\"execute\":\"query-commands\"}", "\"x-screen-text\"");
     EXPECT("{\"execute\":\"x-screen-text\"}", "A:\\\\>");
     fake.graphics = true;
