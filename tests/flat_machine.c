@@ -27,7 +27,6 @@ enum {
     DIRECTORY_USER = 0x43000,
     DIRECTORY_KERNEL = 0x44000
 };
-#define KERNEL32 0xf5400000u /* no multiple of the data address, which random scaled addresses would hit */
 #define KERNEL64 0xffffffffb5400000u
 enum { KERNEL_CS = 0x08, KERNEL_DS = 0x10, TSS_SELECTOR = 0x40 };
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4 };
@@ -35,7 +34,7 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4 };
 
 static uint64_t kernel(const struct flat_machine *m)
 {
-    return m->bits == 64 ? KERNEL64 : KERNEL32;
+    return m->bits == 64 ? KERNEL64 : FLAT_MACHINE_KERNEL32;
 }
 
 static void put32(struct flat_machine *m, uint32_t addr, uint32_t value)
@@ -71,7 +70,7 @@ static void write_upper_tables(struct flat_machine *m)
     if (m->bits == 32) {
         put_entry(m, PAGE_DIRECTORY, NATIVE_CODE >> 22, TABLE_CODE | all);
         put_entry(m, PAGE_DIRECTORY, NATIVE_DATA >> 22, TABLE_DATA | all);
-        put_entry(m, PAGE_DIRECTORY, KERNEL32 >> 22, TABLE_KERNEL | all);
+        put_entry(m, PAGE_DIRECTORY, FLAT_MACHINE_KERNEL32 >> 22, TABLE_KERNEL | all);
         return;
     }
     put_entry(m, PML4, 0, PDPT_USER | all);
@@ -96,7 +95,7 @@ static void write_tables(struct flat_machine *m)
         uint32_t bits = protection[i] == NATIVE_NONE ? 0 : protection[i] == NATIVE_WRITE ? all : PTE_P | PTE_U;
         put_entry(m, TABLE_DATA, i, (DATA + i * PAGE_SIZE) | bits | (m->bits == 64 ? PTE_NX : 0));
     }
-    for (unsigned i = 0; i < 16; i++)
+    for (unsigned i = 0; i < FLAT_MACHINE_KERNEL_PAGES; i++)
         put_entry(m, TABLE_KERNEL, i, i * PAGE_SIZE | PTE_P | PTE_W);
 }
 
@@ -128,7 +127,7 @@ static void write_descriptors(struct flat_machine *m)
         put64(m, GDT + TSS_SELECTOR + 8, tss >> 32);
         put64(m, TSS + 4, kernel(m) + KERNEL_STACK);
     } else {
-        put32(m, TSS + 4, KERNEL32 + KERNEL_STACK);
+        put32(m, TSS + 4, FLAT_MACHINE_KERNEL32 + KERNEL_STACK);
         put32(m, TSS + 8, KERNEL_DS);
     }
     for (unsigned v = 0; v < 32; v++)

@@ -10,6 +10,10 @@
 #include "tests/insn_generator.h"
 #include "tests/native.h"
 
+/* Its supervisor pages, in 32-bit code: at no multiple of the data address, which random scaled addresses would hit. */
+#define FLAT_MACHINE_KERNEL32 0xf5400000u
+enum { FLAT_MACHINE_KERNEL_PAGES = 16 };
+
 struct flat_machine {
     unsigned bits; /* 32, or 64 for long mode */
     struct memory mem;

@@ -3,6 +3,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/execute_internal.h"
+#include "tests/flat_machine.h"
 
 #include <Zydis/Mnemonic.h>
 #include <string.h>
@@ -250,7 +251,7 @@ static enum tolerance page_of_large_operand(struct pair *p)
 {
     if (!p->same_fault || p->real->vector != VECTOR_PF || !large_operand(p->insn))
         return TOLERANCE_NONE;
-    const uint64_t last = p->c->bits == 64 ? ~0ull >> 12 : 0xfffff; /* page number */
+    const uint64_t last = p->insn->addrsize == 8 ? ~0ull >> 12 : 0xfffff; /* page number */
     uint64_t pages = ((p->real->cr2 >> 12) - (p->ours->cr2 >> 12)) & last;
     if (pages > 1 && pages != last) /* it lies in two at most */
         return TOLERANCE_NONE;
@@ -282,12 +283,22 @@ static enum tolerance helper_pages(struct pair *p)
                                                                                                      : TOLERANCE_NONE;
 }
 
+static enum tolerance kernel_pages(struct pair *p)
+{
+    if (p->c->bits != 32 || !p->same_fault || p->ours->vector != VECTOR_PF || p->ours->cr2 < FLAT_MACHINE_KERNEL32 ||
+        p->ours->cr2 >= FLAT_MACHINE_KERNEL32 + FLAT_MACHINE_KERNEL_PAGES * PAGE_SIZE)
+        return TOLERANCE_NONE;
+    p->ours->error = (p->ours->error & ~1u) | (p->real->error & 1);
+    return TOLERANCE_SETTLED;
+}
+
 static const struct rule {
     enum tolerance (*apply)(struct pair *p);
     const char *what;
 } rules[] = {
     {stray_code, "code in the data pages: the native process cannot execute it, a 32-bit machine without PAE can"},
     {helper_pages, "an operand in the pages of the native helper itself, which the machine has not"},
+    {kernel_pages, "an operand in the pages of the machine's kernel: present there only"},
     {operand_at_the_end,
      "an operand that wraps at 4 GiB: the segment's limit or the page may be found first (and a flat "
      "segment's limit is not checked by translated code); the same with one that runs out of the "
