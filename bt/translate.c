@@ -199,14 +199,11 @@ static int decode_block(struct builder *b, gpa_t at)
 
 /* ---- emission ---- */
 
-void builder_record(struct builder *b)
+static void record(struct builder *b, bool stack_operand)
 {
     struct bt_insn_record *next = &b->c->records[b->c->record_count], *last = next - 1;
     uint16_t guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
     bool flags_saved = !b->eflags_valid && b->image_valid;
-    /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
-    bool stack_operand = b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
-                         !b->in->mem.aligned && !b->in->vector;
     /* The record before says the same already? (Not so with the window: each access has its own detour.) */
     if (b->block->record_count && !(b->mode & BT_MODE_WINDOW) && last->guest_offset == guest_offset &&
         last->flags_saved == flags_saved && last->stack_operand == stack_operand)
@@ -217,6 +214,18 @@ void builder_record(struct builder *b)
                                     .stack_operand = stack_operand};
     b->c->record_count++;
     b->block->record_count++;
+}
+
+void builder_record(struct builder *b)
+{
+    /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
+    record(b, b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
+                  !b->in->mem.aligned && !b->in->vector);
+}
+
+void builder_record_stack(struct builder *b)
+{
+    record(b, b->wide);
 }
 
 static void cold_poll(struct builder *b, struct cold *c)

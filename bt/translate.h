@@ -63,6 +63,8 @@ void flags_after(struct builder *b);
 /* Flags live before the current instruction's effect but not written by it, or read by it. */
 uint16_t flags_needed(const struct builder *b);
 void builder_record(struct builder *b);
+/* The same for an access to the stack that the instruction implies. */
+void builder_record_stack(struct builder *b);
 
 /* translate_memory.c */
 /* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (64-bit code's r10-r15). */

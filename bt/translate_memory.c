@@ -322,8 +322,7 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
     c->image_valid = b->image_valid;
     if (!write)
         c->back[1] = asm_here(&b->a);
-    builder_record(b);
-    b->c->records[b->c->record_count - 1].stack_operand = b->wide;
+    builder_record_stack(b);
     op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
     return c;
 }
