@@ -67,8 +67,11 @@ static bool tables_allocate(struct bt_cache *c)
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
-        ok = ok && c->slots[i].table && c->slots[i].filled;
+        c->slots[i].global = reserve(FILLED_MAX * sizeof(uint64_t));
+        ok = ok && c->slots[i].table && c->slots[i].filled && c->slots[i].global;
     }
+    for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
+        ok = (c->parked[i] = reserve(sizeof *c->parked[i])) && ok;
     return ok;
 }
 
@@ -150,7 +153,10 @@ void bt_cache_destroy(struct bt_vcpu *v)
         release(c->slots[i].table, slot_table_size(c));
         release(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
         jump_map_close(&c->slots[i]);
+        release(c->slots[i].global, FILLED_MAX * sizeof(uint64_t));
     }
+    for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
+        release(c->parked[i], sizeof *c->parked[i]);
     insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
     size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;
@@ -160,21 +166,20 @@ void bt_cache_destroy(struct bt_vcpu *v)
 
 /* ---- exec slots ---- */
 
-#define FILLED_GLOBAL (1ull << 63)
+static void list_clear(struct bt_exec_slot *s, const uint64_t *pages, uint32_t *count)
+{
+    for (uint32_t i = 0; i < *count; i++) {
+        s->table[pages[i]] = 0;
+        jump_map_forget_page(s, pages[i]);
+    }
+    *count = 0;
+}
 
 static void slot_clear(struct bt_exec_slot *s, bool keep_global)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < s->filled_count; i++) {
-        uint64_t page = s->filled[i];
-        if (keep_global && (page & FILLED_GLOBAL))
-            s->filled[kept++] = page;
-        else {
-            s->table[page & ~FILLED_GLOBAL] = 0;
-            jump_map_forget_page(s, page & ~FILLED_GLOBAL);
-        }
-    }
-    s->filled_count = kept;
+    list_clear(s, s->filled, &s->filled_count);
+    if (!keep_global)
+        list_clear(s, s->global, &s->global_count);
 }
 
 static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
@@ -218,6 +223,7 @@ void bt_cache_select(struct bt_cache *c)
     if (!s) {
         s = oldest;
         slot_clear(s, false);
+        s->generation++;
         s->mode = v->mode;
         s->code_base = v->code_base;
         s->code_limit = v->code_limit;
@@ -249,7 +255,73 @@ void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
         if (kind == MMU_FLUSH_PAGE)
             slot_clear_page(&c->slots[i], &c->vcpu->cpu.mmu, gva);
         else
-            slot_clear(&c->slots[i], kind == MMU_FLUSH_NONGLOBAL);
+            slot_clear(&c->slots[i], kind != MMU_FLUSH_ALL);
+    }
+    if (kind == MMU_FLUSH_ALL || kind == MMU_FLUSH_NONGLOBAL)
+        for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
+            c->parked[i]->count = 0;
+}
+
+/* A page that became global is no longer the address space's. */
+static void forget_local(struct bt_exec_slot *s, uint64_t page)
+{
+    for (uint32_t i = 0; i < s->filled_count; i++)
+        if (s->filled[i] == page)
+            s->filled[i--] = s->filled[--s->filled_count];
+}
+
+static void map_enter(struct bt_exec_slot *s, uint64_t page, uint32_t map, bool global)
+{
+    uint32_t *count = global ? &s->global_count : &s->filled_count;
+    if (*count == FILLED_MAX)
+        slot_clear(s, false);
+    if (global)
+        forget_local(s, page);
+    jump_map_forget_page(s, page);
+    (global ? s->global : s->filled)[(*count)++] = page;
+    s->table[page] = map;
+}
+
+/* Takes the current address space's entries out of the code map. What INVLPG of a large page would have to find is not
+ * kept. */
+static void park(struct bt_cache *c, struct bt_parked *to)
+{
+    const uint8_t *large = c->vcpu->cpu.mmu.large;
+    to->count = 0;
+    for (uint32_t n = 0; n < sizeof c->slots / sizeof c->slots[0]; n++) {
+        struct bt_exec_slot *s = &c->slots[n];
+        for (uint32_t i = 0; i < s->filled_count; i++) {
+            uint64_t page = s->filled[i];
+            if (s->table[page] && !(large[page >> MMU_LARGE_SHIFT] & MMU_LARGE_EXEC) &&
+                to->count < sizeof to->entry / sizeof to->entry[0])
+                to->entry[to->count++] = (struct bt_parked_entry){page, s->table[page], n, s->generation};
+            s->table[page] = 0;
+            jump_map_forget_page(s, page);
+        }
+        s->filled_count = 0;
+    }
+}
+
+/* Pages with page-crossing blocks stay out: what is behind them must be looked at as they enter the code map. */
+static void resume(struct bt_cache *c, const struct bt_parked *from)
+{
+    for (uint32_t i = 0; i < from->count; i++) {
+        const struct bt_parked_entry *e = &from->entry[i];
+        struct bt_exec_slot *s = &c->slots[e->slot];
+        if (s->generation == e->generation && !s->table[e->page] && !c->pages[e->map / MAP_BYTES].crossing)
+            map_enter(s, e->page, e->map, false);
+    }
+}
+
+void bt_cache_switch(struct bt_cache *c, int parked, int resumed)
+{
+    struct bt_parked *left = c->parked[MMU_PARKED];
+    park(c, left);
+    if (resumed >= 0)
+        resume(c, c->parked[resumed]);
+    if (parked >= 0) {
+        c->parked[MMU_PARKED] = c->parked[parked];
+        c->parked[parked] = left;
     }
 }
 
@@ -257,12 +329,8 @@ void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool glo
 {
     struct bt_exec_slot *s = c->slot;
     uint64_t index = mmu_table_index(&c->vcpu->cpu.mmu, lin << PAGE_SHIFT);
-    if (!s->table[index]) {
-        if (s->filled_count == FILLED_MAX)
-            slot_clear(s, false);
-        s->filled[s->filled_count++] = index | (global ? FILLED_GLOBAL : 0);
-    }
-    s->table[index] = c->pages[page].map;
+    if (s->table[index] != c->pages[page].map)
+        map_enter(s, index, c->pages[page].map, global);
     c->vcpu->stats.map_fills++;
 }
 

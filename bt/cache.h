@@ -127,17 +127,28 @@ struct bt_cache {
         uint32_t mode;
         uint64_t code_base;
         uint64_t code_limit;
-        uint32_t *table;  /* indexed as the shadow tables are (mmu_table_index) */
-        uint64_t *filled; /* linear pages with an entry; bit 63: global */
-        uint32_t filled_count;
-        uint64_t used;  /* for replacement */
-        uint32_t *jump; /* bt/jump_map.h; NULL: the mode has none */
+        uint32_t *table;           /* indexed as the shadow tables are (mmu_table_index) */
+        uint64_t *filled, *global; /* linear pages with an entry: of the current address space, of all */
+        uint32_t filled_count, global_count;
+        uint32_t generation; /* counts what it was used for */
+        uint64_t used;       /* for replacement */
+        uint32_t *jump;      /* bt/jump_map.h; NULL: the mode has none */
         uint8_t *jump_pages;
     } slots[16];
-    struct bt_exec_slot *slot_hints[32]; /* by mode: where its slot was last */
+    struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
+    struct bt_parked *parked[MMU_PARKED + 1]; /* the last one is spare */
     bool wide;
     uint64_t slot_tick;
     struct bt_exec_slot *slot; /* the current mode's */
+};
+
+/* Code map entries of an address space that is not the current one. */
+struct bt_parked {
+    uint32_t count;
+    struct bt_parked_entry {
+        uint64_t page;
+        uint32_t map, slot, generation;
+    } entry[2048];
 };
 
 struct bt_site;
@@ -172,6 +183,8 @@ void bt_cache_destroy(struct bt_vcpu *v);
 void bt_cache_select(struct bt_cache *c);
 /* Forgets code map entries of all slots, as the TLB does: all, those of pages that are not global, or one page's. */
 void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva);
+/* Another address space: see mmu->switched. */
+void bt_cache_switch(struct bt_cache *c, int parked, int resumed);
 /* Throws away every translation. Not while a block runs. */
 void bt_cache_flush(struct bt_cache *c);
 /* True when a translation might not find room any more. */

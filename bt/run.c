@@ -159,6 +159,13 @@ static void on_flushed(void *opaque, enum mmu_flush_kind kind, uint64_t gva)
     bt_cache_unmap(v->cache, kind, gva);
 }
 
+static void on_switched(void *opaque, int parked, int resumed)
+{
+    struct bt_vcpu *v = opaque;
+    bt_window_flushed(v, MMU_FLUSH_SPACE);
+    bt_cache_switch(v->cache, parked, resumed);
+}
+
 /* ---- what other threads ask for ---- */
 
 static void request(struct bt_vcpu *v, uint32_t event)
@@ -611,6 +618,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     v->cpu.engine = v;
     v->cpu.mode_changed = on_mode_changed;
     v->cpu.mmu.flushed = on_flushed;
+    v->cpu.mmu.switched = on_switched;
     v->cpu.mmu.opaque = v;
     v->map_first = v->log_first = ~0ull;
     pthread_mutex_init(&v->dma_lock, NULL);

@@ -104,7 +104,7 @@ void bt_window_give_up(struct bt_vcpu *v)
 
 static uint64_t flush_count(const struct bt_vcpu *v)
 {
-    return v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.flush_all;
+    return v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.flush_all + v->cpu.mmu.stats.switches;
 }
 
 void bt_window_sample(struct bt_vcpu *v)

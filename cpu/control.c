@@ -223,9 +223,10 @@ int cpu_invpcid(struct cpu *cpu, uint64_t type, uint64_t pcid, uint64_t gva)
     bool names_pcid = type < 2;
     if (type > 3 || pcid >> 12 || (names_pcid && pcid && !(cpu->mmu.cr4 & CR4_PCIDE)) || (type == 0 && !canonical(gva)))
         return fault_gp(cpu, 0);
-    /* Only the current PCID has entries. */
-    if (type == 0 && pcid == (cpu->mmu.cr4 & CR4_PCIDE ? cpu->mmu.cr3 & 0xfff : 0))
-        mmu_invlpg(&cpu->mmu, gva);
+    if (type == 0)
+        mmu_invlpg_pcid(&cpu->mmu, pcid, gva);
+    else if (type == 1)
+        mmu_flush_pcid(&cpu->mmu, pcid);
     else
         mmu_flush(&cpu->mmu, type == 2);
     return done(cpu);

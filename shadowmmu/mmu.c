@@ -4,12 +4,13 @@
  * Translated code loads table[gva >> 12], finds 0 and calls out; the translator's slow path calls mmu_access. That
  * walks the guest's tables (walk.c), which either gives a guest #PF or a guest-physical address. The pmap tells which
  * host page stands behind it for reads and for writes. When the page's state allows direct access, the delta (host page
- * - guest page) goes into the table of the view whose rights the access had, and a fill record remembers the entry,
- * chained by gfn, so that a flush touches only what was filled. Write entries are given only for pages whose writes
- * nobody wants to see: not for pages with translated code, traced pages, ROM, or pages whose D bit the guest has not
- * yet had set. */
+ * - guest page) goes into the table of the view whose rights the access had, and a record remembers the entry
+ * (space.h), so that a flush touches only what was filled. Write entries are given only for pages whose writes nobody
+ * wants to see: not for pages with translated code, traced pages, ROM, or pages whose D bit the guest has not yet had
+ * set. */
 #include "shadowmmu/mmu.h"
 
+#include "shadowmmu/space.h"
 #include "shadowmmu/walk.h"
 #include "shadowmmu/window.h"
 
@@ -20,18 +21,10 @@
 #define CR0_PG_BIT (1u << 31)
 #define CR0_WP_BIT (1u << 16)
 #define CR0_PE_BIT 1u
-#define CR4_FLUSH_BITS ((1u << 4) | (1u << 5) | (1u << 7) | (1u << 20) | (1u << 21) | (1u << 17))
+#define CR4_PAE_BIT (1u << 5)
+#define CR4_PCIDE_BIT (1u << 17)
+#define CR4_FLUSH_BITS ((1u << 4) | (1u << 5) | (1u << 7) | (1u << 20) | (1u << 21) | CR4_PCIDE_BIT)
 #define EFER_FLUSH_BITS ((1u << 10) | (1u << 11))
-
-enum { FILL_MAX = 1 << 18, FILL_HASH = 1 << 14 };
-
-struct mmu_fill {
-    uint64_t page; /* table index */
-    uint64_t gfn;
-    uint32_t next; /* in the gfn's chain, 0: end */
-    uint8_t view;
-    bool global;
-};
 
 static const uint64_t TABLE_32 = 8ull << 20;
 static const uint64_t TABLE_48 = 512ull << 30;
@@ -54,25 +47,28 @@ static void table_release(uint64_t *t, bool wide, unsigned n)
         munmap((uint8_t *)t - n * STAGGER, (wide ? TABLE_48 : TABLE_32) + STAGGER_ROOM);
 }
 
-static void *reserve(uint64_t size)
+static uint64_t large_size(bool wide)
 {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return (wide ? TABLE_48 : TABLE_32) / sizeof(uint64_t) >> MMU_LARGE_SHIFT;
+}
+
+static uint8_t *large_reserve(bool wide)
+{
+    void *p = mmap(NULL, large_size(wide), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
 int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)
 {
-    *mmu = (struct mmu){.mem = mem, .wide = wide, .phys_bits = phys_bits, .a20_mask = ~0ull, .fill_max = FILL_MAX};
+    *mmu = (struct mmu){.mem = mem, .wide = wide, .phys_bits = phys_bits, .a20_mask = ~0ull};
     bool ok = true;
     for (int v = 0; v < MMU_VIEW_COUNT; v++) {
         mmu->view[v].read = table_reserve(wide, 2 * (unsigned)v);
         mmu->view[v].write = table_reserve(wide, 2 * (unsigned)v + 1);
         ok = ok && mmu->view[v].read && mmu->view[v].write;
     }
-    mmu->fills = reserve(FILL_MAX * sizeof *mmu->fills);
-    mmu->fill_hash = reserve(FILL_HASH * sizeof *mmu->fill_hash);
-    mmu->fill_count = 1; /* record 0 is "none" */
-    if (!ok || !mmu->fills || !mmu->fill_hash) {
+    mmu->large = large_reserve(wide);
+    if (mmu_space_init(mmu) || !ok || !mmu->large) {
         mmu_destroy(mmu);
         return -ENOMEM;
     }
@@ -87,24 +83,10 @@ void mmu_destroy(struct mmu *mmu)
         mmu->view[v] = (struct mmu_table_set){0};
     }
     mmu_window_close(mmu);
-    if (mmu->fills)
-        munmap(mmu->fills, FILL_MAX * sizeof *mmu->fills);
-    if (mmu->fill_hash)
-        munmap(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
-    mmu->fills = NULL;
-    mmu->fill_hash = NULL;
-}
-
-static uint32_t gfn_hash(uint64_t gfn)
-{
-    return (uint32_t)(gfn * 0x9e3779b97f4a7c15ull >> 50) & (FILL_HASH - 1);
-}
-
-static void fill_link(struct mmu *mmu, uint32_t n)
-{
-    uint32_t *head = &mmu->fill_hash[gfn_hash(mmu->fills[n].gfn)];
-    mmu->fills[n].next = *head;
-    *head = n;
+    if (mmu->large)
+        munmap(mmu->large, large_size(mmu->wide));
+    mmu->large = NULL;
+    mmu_space_destroy(mmu);
 }
 
 static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
@@ -115,55 +97,97 @@ static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
 
 void mmu_flush(struct mmu *mmu, bool global_too)
 {
-    uint32_t kept = 1;
     mmu_window_clear(mmu);
-    if (global_too)
+    if (global_too) {
         mmu->stats.flush_all++;
-    else
+        mmu_space_drop_all(mmu);
+    } else {
         mmu->stats.flush_cr3++;
-    for (uint32_t i = 1; i < mmu->fill_count; i++) {
-        struct mmu_fill *f = &mmu->fills[i];
-        mmu->fill_hash[gfn_hash(f->gfn)] = 0;
-        if (f->global && !global_too) {
-            mmu->fills[kept++] = *f;
-        } else {
-            mmu->view[f->view].read[f->page] = 0;
-            mmu->view[f->view].write[f->page] = 0;
-        }
+        mmu_space_drop_spaces(mmu);
     }
-    mmu->fill_count = kept;
-    for (uint32_t i = 1; i < kept; i++)
-        mmu->fill_hash[gfn_hash(mmu->fills[i].gfn)] = 0;
-    for (uint32_t i = 1; i < kept; i++)
-        fill_link(mmu, i);
     notify(mmu, global_too ? MMU_FLUSH_ALL : MMU_FLUSH_NONGLOBAL, 0);
+}
+
+static void flush_current(struct mmu *mmu)
+{
+    mmu->stats.flush_cr3++;
+    mmu_window_clear(mmu);
+    mmu_space_drop_current(mmu);
+    notify(mmu, MMU_FLUSH_SPACE, 0);
+}
+
+static uint64_t current_pcid(const struct mmu *mmu)
+{
+    return mmu->cr4 & CR4_PCIDE_BIT ? mmu->cr3 & 0xfff : 0;
+}
+
+void mmu_flush_pcid(struct mmu *mmu, uint64_t pcid)
+{
+    if (pcid == current_pcid(mmu))
+        flush_current(mmu);
+    else
+        mmu_space_drop_pcid(mmu, pcid);
+}
+
+void mmu_invlpg_pcid(struct mmu *mmu, uint64_t pcid, uint64_t gva)
+{
+    if (pcid == current_pcid(mmu))
+        mmu_invlpg(mmu, gva);
+    else
+        mmu_space_drop_pcid(mmu, pcid); /* more than was asked for */
+}
+
+/* Drops all entries of a 2 MiB region that larger pages left some in; returns what they were (enum mmu_large). */
+static unsigned drop_large(struct mmu *mmu, uint64_t region)
+{
+    unsigned flags = mmu->large[region];
+    if (!flags)
+        return 0;
+    mmu->large[region] = 0;
+    if (!(flags & MMU_LARGE_FILLED))
+        return 0;
+    for (int v = 0; v < MMU_VIEW_COUNT; v++)
+        for (uint64_t i = region << MMU_LARGE_SHIFT; i < (region + 1) << MMU_LARGE_SHIFT; i++) {
+            if (mmu->view[v].read[i])
+                mmu->view[v].read[i] = 0;
+            if (mmu->view[v].write[i])
+                mmu->view[v].write[i] = 0;
+        }
+    return flags;
+}
+
+/* SDM vol. 3, 4.10.4.1: of a page larger than 4 KiB all entries go. */
+static unsigned invlpg_large(struct mmu *mmu, uint64_t region)
+{
+    uint64_t count = !(mmu->large[region] & MMU_LARGE_PART) ? 1 : mmu->cr4 & CR4_PAE_BIT ? 512 : 2;
+    uint64_t first = region & ~(count - 1);
+    unsigned flags = 0;
+    for (uint64_t i = 0; i < count; i++)
+        flags |= drop_large(mmu, first + i);
+    mmu_window_clear(mmu);
+    return flags;
 }
 
 void mmu_invlpg(struct mmu *mmu, uint64_t gva)
 {
-    uint64_t page = mmu_table_index(mmu, gva);
+    uint64_t page = mmu_table_index(mmu, gva), region = page >> MMU_LARGE_SHIFT;
+    unsigned large = mmu->large[region] ? invlpg_large(mmu, region) : 0;
     mmu->stats.invlpg++;
     for (int v = 0; v < MMU_VIEW_COUNT; v++) {
         mmu->view[v].read[page] = 0;
         mmu->view[v].write[page] = 0;
     }
     mmu_window_drop(mmu, page, false);
-    notify(mmu, MMU_FLUSH_PAGE, gva);
+    if (large & MMU_LARGE_EXEC)
+        notify(mmu, MMU_FLUSH_ALL, 0);
+    else
+        notify(mmu, MMU_FLUSH_PAGE, gva);
 }
 
 void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
 {
     mmu->stats.gfn_drops++;
-    for (uint32_t i = mmu->fill_hash[gfn_hash(gfn)]; i; i = mmu->fills[i].next) {
-        const struct mmu_fill *f = &mmu->fills[i];
-        if (f->gfn != gfn)
-            continue;
-        mmu->view[f->view].write[f->page] = 0;
-        if (!writes_only)
-            mmu->view[f->view].read[f->page] = 0;
-        if (f->view == MMU_VIEW_USER)
-            mmu_window_drop(mmu, f->page, writes_only);
-    }
+    mmu_space_drop_gfn(mmu, gfn, writes_only);
 }
 
 void mmu_set_paging(struct mmu *mmu, uint64_t cr0, uint64_t cr4, uint64_t efer)
@@ -199,10 +223,22 @@ bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3)
     bool pae = (mmu->cr0 & CR0_PG_BIT) && (mmu->cr4 & (1u << 5)) && !(mmu->efer & (1u << 10));
     if (pae && !mmu_load_pdptes(mmu, cr3))
         return false;
-    bool keep = (mmu->cr4 & (1u << 17)) && (cr3 >> 63) && (cr3 << 1 >> 1) == mmu->cr3;
-    mmu->cr3 = cr3 & ~(1ull << 63);
-    if ((mmu->cr0 & CR0_PG_BIT) && !keep)
-        mmu_flush(mmu, false);
+    bool ids = mmu->cr4 & CR4_PCIDE_BIT, keep = ids && cr3 >> 63;
+    if (ids)
+        cr3 &= ~(1ull << 63);
+    if (!(mmu->cr0 & CR0_PG_BIT)) {
+        mmu->cr3 = cr3;
+    } else if (ids && (cr3 ^ mmu->cr3) & 0xfff) {
+        mmu->stats.switches++;
+        mmu_window_clear(mmu);
+        mmu_space_switch(mmu, cr3, keep);
+        mmu->cr3 = cr3;
+    } else {
+        bool same = cr3 == mmu->cr3;
+        mmu->cr3 = cr3;
+        if (!keep || !same)
+            flush_current(mmu);
+    }
     return true;
 }
 
@@ -237,18 +273,11 @@ static void fill(struct mmu *mmu, uint64_t gva, enum mmu_view view, const struct
                     (writing || !(flags & MEMORY_PAGE_LOG) || (flags & MEMORY_PAGE_DIRTY));
     if (!page.read)
         return;
-    if (!*read && !*write) {
-        if (mmu->fill_count == mmu->fill_max) {
-            mmu->stats.flush_full++;
-            mmu_flush(mmu, true);
-        }
-        mmu->fills[mmu->fill_count] =
-            (struct mmu_fill){.page = index, .gfn = gfn, .view = (uint8_t)view, .global = w->global};
-        fill_link(mmu, mmu->fill_count++);
-    }
+    uint64_t delta = (uint64_t)(uintptr_t)page.read - gva_page;
+    if (*read != delta)
+        mmu_space_enter(mmu, view, index, gfn, delta, w->global);
     mmu->stats.fills++;
     mmu->stats.fill_kinds[view][writing]++;
-    *read = (uint64_t)(uintptr_t)page.read - gva_page;
     if (writable)
         *write = *read;
 }

@@ -41,9 +41,29 @@ struct mmu_table_set {
     uint64_t *write;
 };
 
-enum mmu_flush_kind { MMU_FLUSH_ALL, MMU_FLUSH_NONGLOBAL, MMU_FLUSH_PAGE };
+enum mmu_flush_kind {
+    MMU_FLUSH_ALL,       /* everything */
+    MMU_FLUSH_NONGLOBAL, /* of every address space what is not global */
+    MMU_FLUSH_SPACE,     /* of the current address space what is not global */
+    MMU_FLUSH_PAGE       /* one page, of the current address space and global */
+};
+
+/* An address space's entries: those that are not global. See shadowmmu/space.h. */
+struct mmu_space {
+    uint64_t cr3;          /* with the PCID */
+    uint32_t first, count; /* fill records */
+    uint64_t used;         /* when it was parked, 0: this place is empty */
+};
+enum { MMU_PARKED = 12 }; /* address spaces that are not forgotten; Linux uses 6 PCIDs */
 
 struct mmu_fill;
+
+enum mmu_large {
+    MMU_LARGE_FILLED = 1, /* entries here may come from a larger page */
+    MMU_LARGE_EXEC = 2,   /* code was looked up in one */
+    MMU_LARGE_PART = 4    /* there is one that is larger than 2 MiB: look at its other parts too */
+};
+enum { MMU_LARGE_SHIFT = 9 };
 
 /* See shadowmmu/window.h. */
 struct mmu_window {
@@ -66,18 +86,26 @@ struct mmu {
 
     /* where the filled entries are, for flushes */
     struct mmu_fill *fills;
-    uint32_t fill_count, fill_max;
-    uint32_t *fill_hash; /* by gfn: first fill record, for dropping a page's entries */
+    uint32_t fill_count, fill_free; /* how many were ever in use; the first one that is free again */
+    uint32_t *fill_hash;            /* by gfn: first fill record, for dropping a page's entries */
+    uint32_t global_fills;          /* the list of global pages' */
+    struct mmu_space space, parked[MMU_PARKED];
+    uint64_t space_tick;
+    /* enum mmu_large, by 512 table entries, 2 MiB. INVLPG of any address in a large page is for all of it. */
+    uint8_t *large;
     struct mmu_window window;
     /* a flush by the engine: code map and block chains derived from the address space must go */
     void (*flushed)(void *opaque, enum mmu_flush_kind kind, uint64_t gva);
+    /* CR3 has another PCID: what the engine derived from the current address space is to be kept as number parked (-1:
+     * dropped), replacing what is kept there, and what it kept as number resumed (-1: nothing) is in force again. */
+    void (*switched)(void *opaque, int parked, int resumed);
     void *opaque;
 
     struct {
         uint64_t fill_kinds[MMU_VIEW_COUNT][2];       /* by view; made for a read, for a write */
         uint64_t flush_paging, flush_a20, flush_full; /* the part of flush_all: CR0/CR4/EFER, A20, too many fills */
-        uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops, window_fills, window_drops,
-            window_clears;
+        uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops, window_fills, window_drops, window_clears,
+            switches, parked, resumed;
     } stats;
 };
 
@@ -86,13 +114,18 @@ int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)
 void mmu_destroy(struct mmu *mmu);
 
 /* Control-register changes. Flush what SDM vol. 3, 4.10.4 asks for. mmu_set_cr3 returns false when a PAE PDPTE has
- * reserved bits set (#GP(0) for the guest; nothing changed). no_flush: CR3 bit 63 with CR4.PCIDE. */
+ * reserved bits set (#GP(0) for the guest; nothing changed). Bit 63 with CR4.PCIDE: the PCID's entries stay good; they
+ * are kept for MMU_PARKED PCIDs, and for the CR3 they were made with. */
 void mmu_set_paging(struct mmu *mmu, uint64_t cr0, uint64_t cr4, uint64_t efer);
 bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3);
 bool mmu_load_pdptes(struct mmu *mmu, uint64_t cr3);
 void mmu_set_a20(struct mmu *mmu, bool enabled);
 void mmu_invlpg(struct mmu *mmu, uint64_t gva);
+/* Of every address space. */
 void mmu_flush(struct mmu *mmu, bool global_too);
+/* INVPCID of a PCID (0 without CR4.PCIDE), or of one page of it: what is not global. May take more. */
+void mmu_flush_pcid(struct mmu *mmu, uint64_t pcid);
+void mmu_invlpg_pcid(struct mmu *mmu, uint64_t pcid, uint64_t gva);
 /* Drops every entry that maps guest frame gfn (writes_only: just the write entries). */
 void mmu_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only);
 

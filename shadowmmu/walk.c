@@ -131,6 +131,17 @@ static uint64_t leaf_address(const struct shape *s, unsigned level, uint64_t val
     return (value & 0x000fffffffffffffull & ~mask) | (gva & mask);
 }
 
+/* See mmu->large. */
+static void note_large(struct mmu *mmu, uint64_t gva, unsigned level, bool exec)
+{
+    uint64_t region = mmu_table_index(mmu, gva) >> MMU_LARGE_SHIFT;
+    uint64_t parts = level == 3 ? 512 : mmu->cr4 & CR4_PAE_BIT ? 1 : 2;
+    if (parts > 1 && !(mmu->large[region] & MMU_LARGE_PART))
+        for (uint64_t i = 0; i < parts; i++)
+            mmu->large[(region & ~(parts - 1)) + i] |= MMU_LARGE_PART;
+    mmu->large[region] |= MMU_LARGE_FILLED | (exec ? MMU_LARGE_EXEC : 0);
+}
+
 static int walk_levels(struct mmu *mmu, uint64_t gva, unsigned access, struct walk *out, struct mmu_fault *fault)
 {
     struct shape s = walk_shape(mmu);
@@ -172,6 +183,8 @@ static int walk_levels(struct mmu *mmu, uint64_t gva, unsigned access, struct wa
             entry_set(mmu, at[l], &e[l], PTE_A);
         entry_set(mmu, at[level], &e[level], (access & MMU_ACCESS_MASK) == MMU_WRITE ? PTE_A | PTE_D : PTE_A);
     }
+    if (level > 1 && !(access & MMU_PROBE))
+        note_large(mmu, gva, level, (access & MMU_ACCESS_MASK) == MMU_EXEC);
     out->dirty = e[level].value & PTE_D;
     out->global = (value & PTE_G) && (mmu->cr4 & CR4_PGE_BIT);
     out->addr = gpa(leaf_address(&s, level, value, gva) & mmu->a20_mask);

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+#include "shadowmmu/space.h"
+
+#include "shadowmmu/window.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+enum {
+    FILL_MAX = 1 << 18,
+    FILL_HASH = 1 << 14,
+    PARK_MAX = 4096 /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
+};
+
+#define STALE 1 /* a delta that no entry has: those are multiples of the page size */
+
+struct mmu_fill {
+    uint64_t page; /* table index */
+    uint64_t gfn;
+    uint64_t delta;              /* as it was entered */
+    uint32_t next;               /* in the list of its space, of global ones, or of free ones; 0: end */
+    uint32_t gfn_next, gfn_prev; /* in the gfn's chain, 0: end and head */
+    uint8_t view;
+    uint8_t large;    /* see mmu->large */
+    bool parked;      /* not in the tables: */
+    bool read, write; /* what is to be put back */
+};
+
+static void *reserve(uint64_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int mmu_space_init(struct mmu *mmu)
+{
+    mmu->fills = reserve(FILL_MAX * sizeof *mmu->fills);
+    mmu->fill_hash = reserve(FILL_HASH * sizeof *mmu->fill_hash);
+    mmu->fill_count = 1; /* record 0 is "none" */
+    return mmu->fills && mmu->fill_hash ? 0 : -ENOMEM;
+}
+
+void mmu_space_destroy(struct mmu *mmu)
+{
+    if (mmu->fills)
+        munmap(mmu->fills, FILL_MAX * sizeof *mmu->fills);
+    if (mmu->fill_hash)
+        munmap(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
+    mmu->fills = NULL;
+    mmu->fill_hash = NULL;
+}
+
+/* ---- records ---- */
+
+static uint32_t *gfn_head(struct mmu *mmu, uint64_t gfn)
+{
+    return &mmu->fill_hash[(uint32_t)(gfn * 0x9e3779b97f4a7c15ull >> 50) & (FILL_HASH - 1)];
+}
+
+static uint32_t record_take(struct mmu *mmu)
+{
+    uint32_t n = mmu->fill_free;
+    if (n) {
+        mmu->fill_free = mmu->fills[n].next;
+        return n;
+    }
+    return mmu->fill_count < FILL_MAX ? mmu->fill_count++ : 0;
+}
+
+static void record_free(struct mmu *mmu, uint32_t n)
+{
+    struct mmu_fill *f = &mmu->fills[n];
+    if (f->gfn_next)
+        mmu->fills[f->gfn_next].gfn_prev = f->gfn_prev;
+    if (f->gfn_prev)
+        mmu->fills[f->gfn_prev].gfn_next = f->gfn_next;
+    else
+        *gfn_head(mmu, f->gfn) = f->gfn_next;
+    f->next = mmu->fill_free;
+    mmu->fill_free = n;
+}
+
+/* Frees a list, with the table entries of the records that are not parked. */
+static void list_drop(struct mmu *mmu, uint32_t *list)
+{
+    for (uint32_t i = *list, next; i; i = next) {
+        struct mmu_fill *f = &mmu->fills[i];
+        next = f->next;
+        if (!f->parked) {
+            mmu->view[f->view].read[f->page] = 0;
+            mmu->view[f->view].write[f->page] = 0;
+        }
+        record_free(mmu, i);
+    }
+    *list = 0;
+}
+
+static void space_drop(struct mmu *mmu, struct mmu_space *s)
+{
+    list_drop(mmu, &s->first);
+    s->count = 0;
+    s->used = 0;
+}
+
+/* A page that becomes global after INVLPG may have an old record of the current space's, which must not take the entry
+ * for its own. */
+static void forget_local(struct mmu *mmu, uint32_t first, const struct mmu_fill *g)
+{
+    for (uint32_t i = first; i; i = mmu->fills[i].gfn_next) {
+        struct mmu_fill *f = &mmu->fills[i];
+        if (f->page == g->page && f->view == g->view && !f->parked)
+            f->delta = STALE;
+    }
+}
+
+void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_t gfn, uint64_t delta, bool global)
+{
+    uint32_t n = record_take(mmu);
+    if (!n) {
+        mmu->stats.flush_full++;
+        mmu_flush(mmu, true);
+        n = record_take(mmu);
+    }
+    uint32_t *list = global ? &mmu->global_fills : &mmu->space.first, *head = gfn_head(mmu, gfn);
+    mmu->fills[n] = (struct mmu_fill){.page = page,
+                                      .gfn = gfn,
+                                      .delta = delta,
+                                      .next = *list,
+                                      .gfn_next = *head,
+                                      .view = (uint8_t)view,
+                                      .large = mmu->large[page >> MMU_LARGE_SHIFT]};
+    *list = n;
+    if (global)
+        forget_local(mmu, *head, &mmu->fills[n]);
+    if (*head)
+        mmu->fills[*head].gfn_prev = n;
+    *head = n;
+    mmu->space.count += !global;
+    mmu->view[view].read[page] = delta;
+    mmu->view[view].write[page] = 0;
+}
+
+/* ---- spaces ---- */
+
+void mmu_space_drop_current(struct mmu *mmu)
+{
+    space_drop(mmu, &mmu->space);
+}
+
+void mmu_space_drop_pcid(struct mmu *mmu, uint64_t pcid)
+{
+    for (unsigned i = 0; i < MMU_PARKED; i++)
+        if (mmu->parked[i].used && (mmu->parked[i].cr3 & 0xfff) == pcid)
+            space_drop(mmu, &mmu->parked[i]);
+}
+
+void mmu_space_drop_spaces(struct mmu *mmu)
+{
+    space_drop(mmu, &mmu->space);
+    for (unsigned i = 0; i < MMU_PARKED; i++)
+        if (mmu->parked[i].used)
+            space_drop(mmu, &mmu->parked[i]);
+}
+
+void mmu_space_drop_all(struct mmu *mmu)
+{
+    mmu_space_drop_spaces(mmu);
+    list_drop(mmu, &mmu->global_fills);
+}
+
+static void space_park(struct mmu *mmu, struct mmu_space *s)
+{
+    uint32_t *link = &s->first;
+    for (uint32_t i = s->first, next; i; i = next) {
+        struct mmu_fill *f = &mmu->fills[i];
+        uint64_t *read = &mmu->view[f->view].read[f->page], *write = &mmu->view[f->view].write[f->page];
+        next = f->next;
+        if (*read != f->delta) {
+            *link = next;
+            s->count--;
+            record_free(mmu, i);
+            continue;
+        }
+        f->parked = f->read = true;
+        f->write = *write == f->delta;
+        *read = *write = 0;
+        link = &f->next;
+    }
+}
+
+static void space_resume(struct mmu *mmu, struct mmu_space *s)
+{
+    uint32_t *link = &s->first;
+    for (uint32_t i = s->first, next; i; i = next) {
+        struct mmu_fill *f = &mmu->fills[i];
+        uint64_t *read = &mmu->view[f->view].read[f->page], *write = &mmu->view[f->view].write[f->page];
+        next = f->next;
+        if (!f->read || *read) { /* dropped meanwhile, or a global page is there now */
+            *link = next;
+            s->count--;
+            record_free(mmu, i);
+            continue;
+        }
+        *read = f->delta;
+        mmu->large[f->page >> MMU_LARGE_SHIFT] |= f->large;
+        if (f->write)
+            *write = f->delta;
+        f->parked = false;
+        link = &f->next;
+    }
+}
+
+/* Where the space that is left goes: a free place, or that of the one that was left longest ago. */
+static struct mmu_space *parking_place(struct mmu *mmu)
+{
+    struct mmu_space *oldest = &mmu->parked[0];
+    for (unsigned i = 0; i < MMU_PARKED; i++)
+        if (mmu->parked[i].used < oldest->used)
+            oldest = &mmu->parked[i];
+    if (oldest->used)
+        space_drop(mmu, oldest);
+    return oldest;
+}
+
+void mmu_space_switch(struct mmu *mmu, uint64_t cr3, bool keep)
+{
+    struct mmu_space to = {.cr3 = cr3}, from = mmu->space;
+    int resumed = -1, parked = -1;
+    for (int i = 0; i < MMU_PARKED; i++) {
+        struct mmu_space *s = &mmu->parked[i];
+        if (!s->used || ((s->cr3 ^ cr3) & 0xfff))
+            continue;
+        if (keep && s->cr3 == cr3) {
+            to = *s;
+            resumed = i;
+            *s = (struct mmu_space){0};
+        } else {
+            space_drop(mmu, s);
+        }
+    }
+    from.cr3 = mmu->cr3;
+    if (from.count <= PARK_MAX) {
+        struct mmu_space *place = resumed >= 0 ? &mmu->parked[resumed] : parking_place(mmu);
+        space_park(mmu, &from);
+        from.used = ++mmu->space_tick;
+        *place = from;
+        parked = (int)(place - mmu->parked);
+        mmu->stats.parked++;
+    } else {
+        space_drop(mmu, &from);
+    }
+    mmu->space = to;
+    if (resumed >= 0) {
+        space_resume(mmu, &mmu->space);
+        mmu->stats.resumed++;
+    }
+    if (mmu->switched)
+        mmu->switched(mmu->opaque, parked, resumed);
+}
+
+/* ---- one page's ---- */
+
+void mmu_space_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
+{
+    for (uint32_t i = *gfn_head(mmu, gfn); i; i = mmu->fills[i].gfn_next) {
+        struct mmu_fill *f = &mmu->fills[i];
+        if (f->gfn != gfn)
+            continue;
+        if (f->parked) {
+            f->write = false;
+            f->read = f->read && writes_only;
+            continue;
+        }
+        mmu->view[f->view].write[f->page] = 0;
+        if (!writes_only)
+            mmu->view[f->view].read[f->page] = 0;
+        if (f->view == MMU_VIEW_USER)
+            mmu_window_drop(mmu, f->page, writes_only);
+    }
+}
