@@ -144,6 +144,10 @@ int bt_fault_attach(struct bt_vcpu *v)
     if (current == v)
         return 0;
     pthread_once(&once, install);
+    if (current && v->options.step) { /* several stepped vCPUs take turns in one thread */
+        current = v;
+        return 0;
+    }
     void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED)
         return -errno;
@@ -158,7 +162,8 @@ int bt_fault_attach(struct bt_vcpu *v)
     }
     alternate_stack = stack;
     current = v;
-    bt_window_attach(v);
+    if (!v->options.step)
+        bt_window_attach(v);
     return 0;
 }
 

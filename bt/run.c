@@ -420,7 +420,7 @@ static void chain(struct bt_vcpu *v)
         return;
     if (!b)
         b = bt_cache_block_at(c, host);
-    if (!b || (v->mode & BT_MODE_SINGLE))
+    if (!b || (v->mode & BT_MODE_SINGLE) || v->options.one_insn_blocks)
         return;
     if (b->second_gfn == ~0ull)
         bt_cache_link(c, exit, b);
@@ -530,10 +530,17 @@ static void run_block(struct bt_vcpu *v)
         deliver_fault(v);
         return;
     }
+    if (v->options.step) { /* behind its own poll; the next one ends the step */
+        b = b ? b : bt_cache_block_at(v->cache, host);
+        host = b ? b->entry + b->body : host;
+        atomic_fetch_or(&cpu->events, CPU_EVENT_STEP);
+    }
     cpu->interrupt_shadow = false;
     cpu->rflags &= ~(uint64_t)EFLAGS_RF;
     v->stats.dispatches++;
     enter(v, host);
+    if (v->options.step)
+        cpu_lower(cpu, CPU_EVENT_STEP);
     if (v->exit_reason == BT_EXIT_CHAIN) {
         if (!v->mode_stale)
             chain(v);
@@ -551,6 +558,7 @@ static enum engine_exit run(struct cpu *cpu)
 {
     struct bt_vcpu *v = bt_of(cpu);
     enum engine_exit how = ENGINE_EXIT_KICK;
+    bool stepped = false;
     if (bt_fault_attach(v))
         return ENGINE_EXIT_ERROR;
     if (v->profile)
@@ -559,7 +567,14 @@ static enum engine_exit run(struct cpu *cpu)
     for (;;) {
         if (atomic_load_explicit(&cpu->events, memory_order_relaxed) && handle_events(v, &how))
             break;
+        if (stepped)
+            break;
+        uint64_t interrupts = v->stats.interrupts;
         take_interrupts(v);
+        if (v->options.step && v->stats.interrupts != interrupts) {
+            stepped = true;
+            continue;
+        }
         if (cpu->shutdown) {
             how = ENGINE_EXIT_SHUTDOWN;
             break;
@@ -578,6 +593,7 @@ static enum engine_exit run(struct cpu *cpu)
         if (v->mode_stale)
             bt_mode_update(v);
         run_block(v);
+        stepped = v->options.step;
     }
     if (v->held_events) {
         atomic_fetch_or(&cpu->events, v->held_events);
@@ -607,6 +623,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     }
     if (options)
         v->options = *options;
+    v->window.unavailable = v->options.step; /* each step is to see the pages it writes */
 #ifdef RINGFOLD_DEBUG
     v->options.verify_code = true;
 #endif

@@ -202,7 +202,7 @@ int bt_slow_post(struct bt_vcpu *v)
     for (int part = 0; part < (b->len[1] ? 2 : 1); part++)
         if (gpa_gfn(b->addr[part]) < v->mem->page_count)
             code_written(v, b->addr[part], b->len[part]);
-    if (v->smc_hit || atomic_load_explicit(&v->cpu.events, memory_order_relaxed))
+    if (v->smc_hit || (atomic_load_explicit(&v->cpu.events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP))
         return 1;
     if (!v->cpu.fpu_live)
         cpu_fpu_load(&v->cpu);
@@ -251,7 +251,7 @@ uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     if (modal || v->mode_stale)
         bt_mode_update(v);
     if (ends || cpu->rip != next || v->mode != mode || v->smc_hit || cpu->halted ||
-        atomic_load_explicit(&cpu->events, memory_order_relaxed) || (v->held_events && (cpu->rflags & FLAG_IF)))
+        (atomic_load_explicit(&cpu->events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP) || (v->held_events && (cpu->rflags & FLAG_IF)))
         return bt_go_on(v);
     bt_flags_to_image(v);
     if (!cpu->fpu_live)

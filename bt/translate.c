@@ -22,6 +22,8 @@
  * as "cold" records. */
 #include "bt/translate.h"
 
+#include "bt/inspect.h"
+
 #include <Zydis/Zydis.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +173,8 @@ static int decode_block(struct builder *b, gpa_t at)
     unsigned offset = at.v & PAGE_MASK;
     uint64_t eip = b->eip;
     unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_MAX_INSNS;
+    if (b->v->options.block_insns && b->v->options.block_insns < max)
+        max = b->v->options.block_insns;
     while (b->count < max && offset < PAGE_SIZE) {
         struct insn *in = &b->insns[b->count];
         int len = page ? decode(b, in, page + offset, PAGE_SIZE - offset) : 0;
@@ -297,7 +301,12 @@ static void emit_block(struct builder *b)
     for (b->cur = 0; b->cur < b->count; b->cur++) {
         b->in = &b->insns[b->cur];
         builder_record(b);
+        uint8_t *start = b->a.p;
         emit_insn(b);
+        if (b->v->options.damage && b->v->options.damage_at == b->eips[b->cur]) {
+            cpu_fpu_unload(&b->v->cpu);
+            bt_damage(start, b->a.p);
+        }
     }
     b->cur = b->count - 1;
     b->in = &b->insns[b->cur];

@@ -79,7 +79,8 @@ enum cpu_event {
     CPU_EVENT_KICK = 16,     /* leave the engine's run function: somebody wants the vCPU thread */
     CPU_EVENT_FLUSH = 32,    /* the memory map changed: flush derived state */
     CPU_EVENT_RESET = 64,
-    CPU_EVENT_CODE = 128     /* DMA wrote to pages with translated code (the engine's queue says which) */
+    CPU_EVENT_CODE = 128,    /* DMA wrote to pages with translated code (the engine's queue says which) */
+    CPU_EVENT_STEP = 256     /* the engine's own, while a stepped block runs: each polling entry ends it */
 };
 
 /* How the vCPU reaches the board. All take the machine lock themselves. Sizes in bytes: 1, 2, 4 (8 for memory). */
@@ -97,6 +98,8 @@ struct cpu_board {
     void (*ferr)(void *opaque, int level); /* FERR#: x87 error with CR0.NE clear, to IRQ 13 */
     int (*tsc_deadline)(void *opaque, uint64_t tsc);
     uint64_t (*tsc_deadline_read)(void *opaque); /* 0: none waits */
+    /* What the guest's time stamp counter is made from instead of the host's; NULL: the host's. */
+    uint64_t (*tsc)(void *opaque);
     void *opaque;
 };
 

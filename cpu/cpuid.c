@@ -39,6 +39,7 @@ enum {
     ECX1_CX16 = 13,
     ECX1_FMA = 12,
     ECX1_F16C = 29,
+    ECX1_RDRAND = 30,
     EDX1_APIC = 9,
     EBX7_FSGSBASE = 0,
     EBX7_BMI1 = 3,
@@ -46,6 +47,7 @@ enum {
     EBX7_SMEP = 7,
     EBX7_BMI2 = 8,
     EBX7_INVPCID = 10,
+    EBX7_RDSEED = 18,
     EBX7_SMAP = 20,
     ECX7_UMIP = 2,
     EDX7_ARCH_CAPABILITIES = 29,
@@ -61,13 +63,13 @@ enum {
 static const uint32_t virtualised[F_WORDS] = {
     /* SSE3 PCLMUL SSSE3 FMA CX16 PCID SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND */
     [F_1_ECX] = BIT(0) | BIT(1) | BIT(9) | BIT(ECX1_FMA) | BIT(ECX1_CX16) | BIT(ECX1_PCID) | BIT(19) | BIT(20) |
-                BIT(22) | BIT(23) | BIT(25) | BIT(ECX1_XSAVE) | BIT(ECX1_AVX) | BIT(ECX1_F16C) | BIT(30),
+                BIT(22) | BIT(23) | BIT(25) | BIT(ECX1_XSAVE) | BIT(ECX1_AVX) | BIT(ECX1_F16C) | BIT(ECX1_RDRAND),
     /* FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2 */
     [F_1_EDX] = 0x1ff | BIT(EDX1_APIC) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19) |
                 BIT(23) | BIT(24) | BIT(25) | BIT(26),
     /* FSGSBASE BMI1 AVX2 SMEP BMI2 ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT SHA */
     [F_7_EBX] = BIT(EBX7_FSGSBASE) | BIT(EBX7_BMI1) | BIT(EBX7_AVX2) | BIT(EBX7_SMEP) | BIT(EBX7_BMI2) | BIT(9) |
-                BIT(EBX7_INVPCID) | BIT(18) | BIT(19) | BIT(EBX7_SMAP) | BIT(23) | BIT(29),
+                BIT(EBX7_INVPCID) | BIT(EBX7_RDSEED) | BIT(19) | BIT(EBX7_SMAP) | BIT(23) | BIT(29),
     [F_7_ECX] = BIT(ECX7_UMIP),
     /* LAHF64 LZCNT PREFETCHW */
     [F_X1_ECX] = BIT(X1_ECX_LAHF64) | BIT(5) | BIT(8),
@@ -91,6 +93,13 @@ enum { AMD_COPIES = 0x0183f3ff }; /* leaf 80000001H EDX bits that repeat leaf 1 
 static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
+}
+
+void cpu_model_make_repeatable(struct cpu_model *model)
+{
+    model->host_features[F_1_ECX] &= ~BIT(ECX1_RDRAND);
+    model->host_features[F_7_EBX] &= ~BIT(EBX7_RDSEED);
+    model->tsc_khz = 1000000;
 }
 
 uint64_t cpu_host_tsc(void)

@@ -25,6 +25,10 @@ struct cpu_model {
 /* Probes the host. long_mode: offer it to the guest. */
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic);
 
+/* For a machine whose run is to be repeatable: no random numbers (RDRAND, RDSEED), and a time stamp counter of 1 GHz
+ * whatever the host's is; the board must then count it (struct cpu_board, tsc). */
+void cpu_model_make_repeatable(struct cpu_model *model);
+
 /* Where the manuals leave the choice to the processor and ringfold's C must make it, the model does as its vendor's
  * processors do:
  * - PUSH of a selector with a 32-bit operand (SDM vol. 2, PUSH): Intel's write the low word and leave the rest of the

@@ -22,6 +22,13 @@ struct engine_options {
     bool profile;          /* sample where the time goes, for stats and hot_blocks */
     bool window_always;    /* for tests: 32-bit user code uses the window from the start (bt/window.h) */
     bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
+    /* For lockstep (frontend/verify.h): run returns ENGINE_EXIT_KICK after each block (with those that are chained behind
+     * it, forwards and inside its page), and after each delivery of an interrupt. bt only. */
+    bool step;
+    unsigned block_insns; /* research: the most instructions in a block, 0: as many as fit. bt only */
+    /* For tests of that: one operation emitted for the guest instruction at rip damage_at is turned into another. */
+    bool damage;
+    uint64_t damage_at;
     bool host_cpu;         /* the guest sees the host's processor instead of the model: kvm only */
     size_t cache_size;     /* bytes of code cache, 0: default */
 };

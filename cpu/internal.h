@@ -254,6 +254,11 @@ bool cpu_model_has_rdtscp(const struct cpu_model *model);
 bool cpu_model_has_smap(const struct cpu_model *model);
 bool cpu_model_has_invpcid(const struct cpu_model *model);
 uint64_t cpu_host_tsc(void);
+/* The same for this vCPU: a board with a time of its own counts in place of the host. */
+static inline uint64_t cpu_base_tsc(const struct cpu *cpu)
+{
+    return cpu->board && cpu->board->tsc ? cpu->board->tsc(cpu->board->opaque) : cpu_host_tsc();
+}
 
 /* ---- reset.c ---- */
 /* INIT: as reset, but for what survives it (SDM vol. 3, table 10-1). */

@@ -419,7 +419,7 @@ static int write_tsc(struct cpu *cpu, uint64_t value)
 {
     uint64_t deadline = 0;
     read_tsc_deadline(cpu, &deadline);
-    cpu->tsc_offset = value - cpu_host_tsc();
+    cpu->tsc_offset = value - cpu_base_tsc(cpu);
     if (deadline)
         write_tsc_deadline(cpu, deadline);
     return MSR_OK;
@@ -430,7 +430,7 @@ static int read_common(struct cpu *cpu, uint32_t n, uint64_t *value)
     *value = 0;
     switch (n) {
     case MSR_TSC:
-        *value = cpu_host_tsc() + cpu->tsc_offset;
+        *value = cpu_base_tsc(cpu) + cpu->tsc_offset;
         return MSR_OK;
     case MSR_TSC_DEADLINE:
         return read_tsc_deadline(cpu, value);
@@ -550,7 +550,7 @@ int cpu_rdtsc(struct cpu *cpu, bool with_aux)
 {
     if ((cpu->mmu.cr4 & CR4_TSD) && cpu->cpl)
         return fault_gp(cpu, 0);
-    uint64_t tsc = cpu_host_tsc() + cpu->tsc_offset;
+    uint64_t tsc = cpu_base_tsc(cpu) + cpu->tsc_offset;
     cpu->gpr[GPR_AX] = (uint32_t)tsc;
     cpu->gpr[GPR_DX] = tsc >> 32;
     if (with_aux)

@@ -68,7 +68,7 @@ static void reset_msrs(struct cpu *cpu)
     cpu->msr.apic_base = 0xfee00800u | (cpu->index ? 0 : 1u << 8);
     cpu->msr.amd_hwcr = 1u << 24;  /* the TSC counts at the P0 rate */
     cpu->msr.amd_de_cfg = 1u << 1; /* LFENCE is dispatch serializing */
-    cpu->tsc_offset = 0 - cpu_host_tsc();
+    cpu->tsc_offset = 0 - cpu_base_tsc(cpu);
 }
 
 void cpu_reset(struct cpu *cpu)

@@ -248,14 +248,14 @@ static const struct timespec *sleep_time(struct loop *loop, struct timespec *ts)
     return ts;
 }
 
-static void one_round(struct loop *loop)
+static void one_round(struct loop *loop, const struct timespec *most)
 {
     run_posted(loop);
     /* From here on a change has to wake the sleeper; the deadline is read after that, under the lock. */
     struct timespec ts;
     pthread_mutex_lock(loop->lock);
     loop->awake = false;
-    const struct timespec *timeout = sleep_time(loop, &ts);
+    const struct timespec *timeout = most ? most : sleep_time(loop, &ts);
     pthread_mutex_unlock(loop->lock);
     size_t n = collect(loop);
     if (!n) {
@@ -279,12 +279,18 @@ static void one_round(struct loop *loop)
             dispatch(loop, &loop->polls[i], loop->serials[i]);
 }
 
+void loop_round(struct loop *loop, uint64_t wait_ns)
+{
+    struct timespec ts = {.tv_sec = (time_t)(wait_ns / NS_PER_SEC), .tv_nsec = (long)(wait_ns % NS_PER_SEC)};
+    one_round(loop, &ts);
+}
+
 void loop_run(struct loop *loop)
 {
     /* The default slack of 50 us would show as jitter in the guest's timer interrupts. */
     prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
     while (!loop->quit)
-        one_round(loop);
+        one_round(loop, NULL);
     loop->awake = false;
     loop->quit = false;
 }

@@ -23,6 +23,9 @@ int loop_watch(struct loop *loop, int fd, unsigned events, void (*fn)(void *opaq
 int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);
 /* Runs until loop_quit. Called without the lock. */
 void loop_run(struct loop *loop);
+/* One round, in the calling thread: what was posted, the files that are ready and the clock's due timers. Waits up to
+ * wait_ns for something to come. Called without the lock. */
+void loop_round(struct loop *loop, uint64_t wait_ns);
 /* From any thread or signal handler. */
 void loop_quit(struct loop *loop);
 

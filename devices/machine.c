@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+uint64_t machine_stepped_tsc(const struct machine *m)
+{
+    return clock_ns_to_ticks(clock_now(m->clock), (uint64_t)m->model.tsc_khz * 1000);
+}
+
 /* ---- locks and ends ---- */
 
 void machine_lock(struct machine *m)
@@ -130,7 +135,8 @@ static void apic_startup(void *opaque, unsigned n, uint8_t vector)
 
 static uint64_t apic_tsc(void *opaque)
 {
-    return __builtin_ia32_rdtsc();
+    struct machine *m = opaque;
+    return m->config.stepped ? machine_stepped_tsc(m) : __builtin_ia32_rdtsc();
 }
 
 /* The vCPU's thread applies it: right after the port write that moved it, or when it enters the engine. */
@@ -263,6 +269,11 @@ static void vcpu_ferr(void *opaque, int level)
     pthread_mutex_unlock(&m->lock);
 }
 
+static uint64_t vcpu_tsc(void *opaque)
+{
+    return machine_stepped_tsc(((struct vcpu *)opaque)->machine);
+}
+
 /* ---- creation ---- */
 
 /* The vCPU as engine makes it becomes the one that runs. */
@@ -305,6 +316,8 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
                                       .kick = vcpu_kick,
                                       .ferr = vcpu_ferr,
                                       .opaque = v};
+    if (m->config.stepped)
+        v->callbacks.tsc = vcpu_tsc;
     if (m->model.apic) {
         v->callbacks.apic_base_read = vcpu_apic_base_read;
         v->callbacks.apic_base_write = vcpu_apic_base_write;
@@ -322,7 +335,7 @@ static int build(struct machine *m, char *err, size_t err_len)
         snprintf(err, err_len, "%u virtual CPUs asked for: only one works so far", m->config.cpus);
         return -ENOTSUP;
     }
-    m->clock = clock_create(false);
+    m->clock = clock_create(m->config.stepped);
     m->loop = m->clock ? loop_create(m->clock, &m->lock) : NULL;
     if (!m->loop) {
         snprintf(err, err_len, "event loop: %s", strerror(errno ? errno : ENOMEM));
@@ -344,6 +357,8 @@ static int build(struct machine *m, char *err, size_t err_len)
         .opaque = m,
     };
     cpu_model_init(&m->model, m->config.long_mode, !m->config.no_apic);
+    if (m->config.stepped)
+        cpu_model_make_repeatable(&m->model);
     r = board_init(&m->board, &m->config, &m->model, &m->memory, m->clock, m->loop, &signals, err, err_len);
     if (r)
         return r;

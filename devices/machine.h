@@ -43,6 +43,9 @@ struct machine_config {
     struct chardev *debug_console;                /* port 0x402, NULL: the log category firmware */
     enum debug_exit_mode debug_exit;
     bool no_reboot;
+    /* Time moves only by clock_advance, the time stamp counter with it, and who made the machine runs it by
+     * machine_step (devices/machine_step.h) instead of machine_run. */
+    bool stepped;
     bool no_apic; /* a board with the 8259 pair only */
     /* Told after each reset that went through (QMP's RESET event); under the machine lock, any thread. May be NULL. guest:
      * the guest asked for it, else machine_reset. */

@@ -73,4 +73,9 @@ void vcpu_apply_a20(struct vcpu *v);
  * lock. 0 or -errno with one line in err. */
 int machine_power_on(struct machine *m, char *err, size_t err_len);
 
+/* Carries out the resets that are asked for. Takes the lock. In the vCPU's thread. */
+void machine_carry_out_reset(struct machine *m);
+/* What stands for the host's time stamp counter when config.stepped. */
+uint64_t machine_stepped_tsc(const struct machine *m);
+
 #endif

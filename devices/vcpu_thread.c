@@ -76,7 +76,7 @@ static void init_processor(struct machine *m)
     m->vcpu.engine->state_replaced(cpu);
 }
 
-static void carry_out_reset(struct machine *m)
+void machine_carry_out_reset(struct machine *m)
 {
     char err[512] = "";
     pthread_mutex_lock(&m->lock);
@@ -194,7 +194,7 @@ static void *run_thread(void *opaque)
             report_triple_fault(v);
             break;
         case ENGINE_EXIT_RESET:
-            carry_out_reset(m);
+            machine_carry_out_reset(m);
             break;
         case ENGINE_EXIT_ERROR:
             fprintf(stderr, "ringfold: engine %s failed\n", engine->name);

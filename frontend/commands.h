@@ -7,5 +7,6 @@ int command_run(int argc, char **argv);
 int command_ctl(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_bench(int argc, char **argv);
+int command_verify(int argc, char **argv);
 
 #endif

@@ -49,3 +49,16 @@ int image_kind(const char *path, enum drive_kind *kind, char *err, size_t err_le
         *kind = floppy_size((uint64_t)size) ? DRIVE_FLOPPY : DRIVE_DISK;
     return 0;
 }
+
+int image_add(struct machine_config *c, const char *path, char *err, size_t err_len)
+{
+    enum drive_kind kind;
+    if (!path)
+        return 0;
+    if (image_kind(path, &kind, err, err_len))
+        return -1;
+    memmove(c->drives + 1, c->drives, c->drive_count * sizeof *c->drives);
+    c->drives[0] = (struct drive_config){.kind = kind, .block.path = path, .block.readonly = kind == DRIVE_CDROM};
+    c->drive_count++;
+    return 0;
+}

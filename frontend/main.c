@@ -17,6 +17,8 @@ static const char usage[] = "Usage: ringfold run [OPTIONS] [IMAGE]          "
                             "what this host offers, and what to install\n"
                             "       ringfold bench                          "
                             "engines side by side (ringfold bench --help)\n"
+                            "       ringfold verify [OPTIONS] [IMAGE]       "
+                            "a guest in lockstep with a reference\n"
                             "       ringfold --version\n";
 
 /* Help text went to stdout: a full disk or a closed pipe is worth a status. */
@@ -40,6 +42,8 @@ int main(int argc, char **argv)
         return command_doctor(argc - 1, argv + 1);
     if (!strcmp(word, "bench"))
         return command_bench(argc - 1, argv + 1);
+    if (!strcmp(word, "verify"))
+        return command_verify(argc - 1, argv + 1);
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
         fputs(usage, stdout);
         return printed();
@@ -49,7 +53,7 @@ int main(int argc, char **argv)
         return printed();
     }
     if (*word)
-        complain("%s: no such command; there are run, ctl, doctor and bench (see ringfold "
+        complain("%s: no such command; there are run, ctl, doctor, bench and verify (see ringfold "
                  "--help)",
                  word);
     else

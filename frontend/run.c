@@ -255,22 +255,6 @@ static int check_outputs(struct run *r)
     return 0;
 }
 
-static int add_image(struct run *r)
-{
-    enum drive_kind kind;
-    if (!r->options.image)
-        return 0;
-    if (image_kind(r->options.image, &kind, r->err, sizeof r->err))
-        return -1;
-    /* First of its kind, so that it is what boots. */
-    struct machine_config *c = &r->config;
-    memmove(c->drives + 1, c->drives, c->drive_count * sizeof *c->drives);
-    c->drives[0] =
-        (struct drive_config){.kind = kind, .block.path = r->options.image, .block.readonly = kind == DRIVE_CDROM};
-    c->drive_count++;
-    return 0;
-}
-
 static int open_backends(struct run *r)
 {
     for (int i = 0; i < MACHINE_SERIAL_PORTS; i++) {
@@ -319,7 +303,7 @@ static int build(struct run *r)
                  r->options.hot_blocks, r->config.engine->name);
         return -1;
     }
-    if (!r->config.engine || check_outputs(r) || add_image(r) || open_backends(r))
+    if (!r->config.engine || check_outputs(r) || image_add(&r->config, r->options.image, r->err, sizeof r->err) || open_backends(r))
         return -1;
     complain("engine %s (%s)", r->config.engine->name, note);
     if (machine_create(&r->machine, &r->config, r->err, sizeof r->err)) {

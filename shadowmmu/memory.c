@@ -163,6 +163,7 @@ uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t le
         uint64_t n = page_part(addr, len), gfn = gpa_gfn(addr);
         uint8_t *hva = memory_page(m, gfn).write;
         if (hva) {
+            memory_journal_enter(m, gfn);
             memcpy(hva + (addr.v & PAGE_MASK), in, n);
             met += n;
             uint8_t flags = atomic_fetch_or_explicit(&m->flags[gfn], MEMORY_PAGE_DIRTY, memory_order_acq_rel);
@@ -170,6 +171,9 @@ uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t le
                 for (struct memory_listener *l = m->listeners; l; l = l->next)
                     if (l->code_written)
                         l->code_written(l->opaque, addr, n);
+            for (struct memory_listener *l = m->listeners; l; l = l->next)
+                if (l->written)
+                    l->written(l->opaque, addr, in, n);
         }
         in += n;
         len -= n;
@@ -178,6 +182,33 @@ uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t le
         addr = gpa_add(addr, n);
     }
     return met;
+}
+
+/* Not by libc: the guest's vector state may be live. */
+static void copy_page(uint8_t *to, const uint8_t *from)
+{
+    size_t count = PAGE_SIZE;
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+}
+
+void memory_journal_enter(struct memory *m, uint64_t gfn)
+{
+    struct memory_journal *j = m->journal;
+    if (!j || (m->flags[gfn] & MEMORY_PAGE_DIRTY))
+        return;
+    if (j->count < j->room) {
+        const uint8_t *page = memory_page(m, gfn).write;
+        j->gfns[j->count] = gfn;
+        if (page)
+            copy_page(j->before + (size_t)j->count * PAGE_SIZE, page);
+    }
+    j->count++;
+}
+
+void memory_mark_dirty(struct memory *m, uint64_t gfn)
+{
+    memory_journal_enter(m, gfn);
+    atomic_fetch_or(&m->flags[gfn], MEMORY_PAGE_DIRTY);
 }
 
 void memory_log_start(struct memory *m, gpa_t base, uint64_t size)

@@ -47,8 +47,18 @@ struct memory_listener {
     void (*log_started)(void *opaque, uint64_t gfn, uint64_t count);
     /* Writes that only the listener knows of so far: set MEMORY_PAGE_DIRTY for them. */
     void (*log_sync)(void *opaque, uint64_t gfn, uint64_t count);
+    /* DMA wrote, to whatever page. May be NULL. */
+    void (*written)(void *opaque, gpa_t addr, const void *buf, uint64_t len);
     void *opaque;
     struct memory_listener *next;
+};
+
+/* The pages that were written first since somebody last looked, with what they held before: for lockstep. A page is
+ * entered when its MEMORY_PAGE_DIRTY is clear, so who uses a journal clears that bit and drops the write entries. */
+struct memory_journal {
+    uint32_t count, room; /* count may exceed room: the rest was not entered */
+    uint64_t *gfns;       /* room of them */
+    uint8_t *before;      /* room pages */
 };
 
 struct memory {
@@ -62,6 +72,7 @@ struct memory {
     int ram_fd;
     uint64_t pool_size; /* bytes that are mapped at ram: ram_size, or more with huge pages */
     struct memory_listener *listeners;
+    struct memory_journal *journal; /* NULL: none */
 };
 
 /* Creates guest memory of ram_size bytes (a multiple of 4 KiB, at least 1 MiB) and maps all of it as RAM, including
@@ -108,6 +119,11 @@ bool memory_log_test_clear(struct memory *m, uint64_t gfn);
 
 void memory_add_listener(struct memory *m, struct memory_listener *l);
 void memory_remove_listener(struct memory *m, struct memory_listener *l);
+
+/* Before a write by the CPU to a page that is not dirty yet. */
+void memory_mark_dirty(struct memory *m, uint64_t gfn);
+/* Enters a page into the journal, when there is one and the page is not dirty yet. */
+void memory_journal_enter(struct memory *m, uint64_t gfn);
 
 static inline struct memory_page memory_page(const struct memory *m, uint64_t gfn)
 {

@@ -295,7 +295,7 @@ enum mmu_result mmu_access(struct mmu *mmu, uint64_t gva, unsigned access, uint8
     if (!host)
         return MMU_DEVICE;
     if (writing && !(mmu->mem->flags[gpa_gfn(w.addr)] & MEMORY_PAGE_DIRTY))
-        atomic_fetch_or(&mmu->mem->flags[gpa_gfn(w.addr)], MEMORY_PAGE_DIRTY);
+        memory_mark_dirty(mmu->mem, gpa_gfn(w.addr));
     if ((access & (MMU_ACCESS_MASK | MMU_PROBE)) <= MMU_WRITE)
         fill(mmu, gva, mmu_view(mmu, access), &w, page, writing);
     *hva = host + (w.addr.v & PAGE_MASK);

@@ -40,9 +40,9 @@ static void entry_set(struct mmu *mmu, uint64_t addr, struct entry *e, uint64_t 
     struct memory_page page = memory_page(mmu->mem, gfn);
     if (page.write != page.read)
         return;
-    __atomic_fetch_or((uint32_t *)e->hva, (uint32_t)bits, __ATOMIC_RELAXED);
     if (!(mmu->mem->flags[gfn] & MEMORY_PAGE_DIRTY))
-        atomic_fetch_or(&mmu->mem->flags[gfn], MEMORY_PAGE_DIRTY);
+        memory_mark_dirty(mmu->mem, gfn);
+    __atomic_fetch_or((uint32_t *)e->hva, (uint32_t)bits, __ATOMIC_RELAXED);
     e->value |= bits;
 }
 
