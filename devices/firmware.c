@@ -24,7 +24,8 @@ static int read_image(struct firmware *f, const char *path, char *err, size_t er
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), r = 0;
     if (fd < 0 || fstat(fd, &st) < 0) {
         r = -errno;
-        snprintf(err, err_len, "firmware %s: %s", path, strerror(errno));
+        snprintf(err, err_len, "firmware %s: %s%s", path, strerror(errno),
+                 strcmp(path, DEFAULT_IMAGE) ? "" : " (Debian's package seabios has it; --firmware names another)");
     } else if (!S_ISREG(st.st_mode) || st.st_size < IMAGE_MIN || st.st_size > IMAGE_MAX || st.st_size % IMAGE_MIN) {
         r = -EINVAL;
         snprintf(err, err_len, "firmware %s: not a file of 64 KiB to 16 MiB in steps of 64 KiB", path);
