@@ -71,22 +71,29 @@ static void on_fatal(int signal)
     raise(signal); /* blocked until the handler returns; a fault comes again anyway */
 }
 
+static void catch_one(int signal)
+{
+    struct sigaction now, act = {.sa_handler = on_fatal, .sa_flags = SA_ONSTACK};
+    sigemptyset(&act.sa_mask);
+    /* Somebody else's handler (the translator's for guest faults) is left alone. */
+    if (sigaction(signal, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+        sigaction(signal, &act, &previous[signal]);
+}
+
+/* All that end a process and that the supervisor does not watch. */
 static void catch_fatal(void)
 {
     static const int signals[] = {
         SIGQUIT, SIGABRT,
 #ifndef RINGFOLD_SANITIZE
-        SIGILL,  SIGBUS,  SIGSEGV,   SIGFPE, SIGSYS,
+        SIGILL,  SIGBUS,  SIGSEGV,   SIGFPE,  SIGSYS,
 #endif
-        SIGXCPU, SIGXFSZ, SIGVTALRM,
+        SIGXCPU, SIGXFSZ, SIGVTALRM, SIGUSR1, SIGUSR2, SIGALRM, SIGPROF, SIGIO, SIGTRAP, SIGSTKFLT, SIGPWR,
     };
-    for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction now, act = {.sa_handler = on_fatal, .sa_flags = SA_ONSTACK};
-        sigemptyset(&act.sa_mask);
-        /* Somebody else's handler (the translator's for guest faults) is left alone. */
-        if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL)
-            sigaction(signals[i], &act, &previous[signals[i]]);
-    }
+    for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++)
+        catch_one(signals[i]);
+    for (int signal = SIGRTMIN; signal <= SIGRTMAX; signal++)
+        catch_one(signal);
 }
 
 void terminal_enter_raw(void)
