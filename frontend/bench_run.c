@@ -87,8 +87,6 @@ const char *bench_missing(const struct bench_material *m, enum bench_engine engi
             return "a bare-metal guest does not run on the host itself";
         if (engine == BENCH_BOCHS)
             return "its time stamp counter counts instructions, not cycles";
-        if (m->bits == 64)
-            return "the nano guest is a 32-bit one";
         if (file_missing(m, "nano.elf", why, why_len))
             return why;
     } else if (engine == BENCH_NATIVE) {

@@ -12,7 +12,7 @@ $(BUILD)/guests/bench-%: $(wildcard tests/bench/*.c tests/bench/*.h) tests/bench
 
 bench-material: deps $(BUILD)/guests/bench-32 $(BUILD)/guests/nano.elf
 	@tests/bench/prepare $(BUILD) 32
-bench-material-64: deps $(BUILD)/guests/bench-64
+bench-material-64: deps $(BUILD)/guests/bench-64 $(BUILD)/guests/nano64.elf
 	@tests/bench/prepare $(BUILD) 64
 
 .PHONY: bench-material bench-material-64

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: MIT */
+/* The same for 64-bit code. */
+#include "nano.c"
