@@ -242,8 +242,11 @@ void bt_cache_select(struct bt_cache *c)
 static void slot_clear_page(struct bt_exec_slot *s, const struct mmu *mmu, uint64_t gva)
 {
     for (uint64_t at = gva - PAGE_SIZE;; at = gva) {
-        s->table[mmu_table_index(mmu, at)] = 0;
-        jump_map_forget_page(s, mmu_table_index(mmu, at));
+        uint64_t page = mmu_table_index(mmu, at);
+        if (s->table[page]) { /* no write where nothing is: most of a table has no memory */
+            s->table[page] = 0;
+            jump_map_forget_page(s, page);
+        }
         if (at == gva)
             break;
     }
@@ -252,6 +255,8 @@ static void slot_clear_page(struct bt_exec_slot *s, const struct mmu *mmu, uint6
 void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
 {
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
+        if (!c->slots[i].filled_count && !c->slots[i].global_count)
+            continue;
         if (kind == MMU_FLUSH_PAGE)
             slot_clear_page(&c->slots[i], &c->vcpu->cpu.mmu, gva);
         else

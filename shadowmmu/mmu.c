@@ -137,6 +137,15 @@ void mmu_invlpg_pcid(struct mmu *mmu, uint64_t pcid, uint64_t gva)
         mmu_space_drop_pcid(mmu, pcid); /* more than was asked for */
 }
 
+/* Without a write where nothing is: most of a table has no memory. */
+static void clear_entry(struct mmu_table_set *t, uint64_t page)
+{
+    if (t->read[page])
+        t->read[page] = 0;
+    if (t->write[page])
+        t->write[page] = 0;
+}
+
 /* Drops all entries of a 2 MiB region that larger pages left some in; returns what they were (enum mmu_large). */
 static unsigned drop_large(struct mmu *mmu, uint64_t region)
 {
@@ -147,12 +156,8 @@ static unsigned drop_large(struct mmu *mmu, uint64_t region)
     if (!(flags & MMU_LARGE_FILLED))
         return 0;
     for (int v = 0; v < MMU_VIEW_COUNT; v++)
-        for (uint64_t i = region << MMU_LARGE_SHIFT; i < (region + 1) << MMU_LARGE_SHIFT; i++) {
-            if (mmu->view[v].read[i])
-                mmu->view[v].read[i] = 0;
-            if (mmu->view[v].write[i])
-                mmu->view[v].write[i] = 0;
-        }
+        for (uint64_t i = region << MMU_LARGE_SHIFT; i < (region + 1) << MMU_LARGE_SHIFT; i++)
+            clear_entry(&mmu->view[v], i);
     return flags;
 }
 
@@ -173,10 +178,8 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
     uint64_t page = mmu_table_index(mmu, gva), region = page >> MMU_LARGE_SHIFT;
     unsigned large = mmu->large[region] ? invlpg_large(mmu, region) : 0;
     mmu->stats.invlpg++;
-    for (int v = 0; v < MMU_VIEW_COUNT; v++) {
-        mmu->view[v].read[page] = 0;
-        mmu->view[v].write[page] = 0;
-    }
+    for (int v = 0; v < MMU_VIEW_COUNT; v++)
+        clear_entry(&mmu->view[v], page);
     mmu_window_drop(mmu, page, false);
     if (large & MMU_LARGE_EXEC)
         notify(mmu, MMU_FLUSH_ALL, 0);
