@@ -416,6 +416,17 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
     return n;
 }
 
+void bt_cache_written_to(struct bt_cache *c, const uint8_t *end)
+{
+    enum { PART = 1 << 20 };
+    size_t before = c->used / PART;
+    c->used = round_up((size_t)(end - c->write_view), 16);
+    size_t now = c->used / PART;
+    /* What is complete is rarely written again, by chaining: it need not be resident in the writable view, too. */
+    if (now != before && now >= 2)
+        madvise(c->write_view, (now - 1) * PART, MADV_DONTNEED);
+}
+
 static bool site_is(const struct bt_site *s, const struct insn *in, uint32_t flags)
 {
     const uint64_t *a = (const uint64_t *)&s->insn, *b = (const uint64_t *)in;

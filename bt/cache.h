@@ -197,6 +197,8 @@ uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
 /* Makes exec[lin] point to the page's map. */
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
+/* Translated code was written up to end (writable view). */
+void bt_cache_written_to(struct bt_cache *c, const uint8_t *end);
 /* The site with these fields, made when there is none. The caller sees to it that there is room. */
 struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields);
 /* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */

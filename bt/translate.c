@@ -329,8 +329,7 @@ static struct bt_block *finish(struct builder *b)
     struct bt_block *block = b->block;
     block->size = (uint32_t)(asm_here(&b->a) - block->entry);
     block->exit_count = (uint16_t)(c->exit_count - block->first_exit);
-    c->used = (size_t)(b->a.p - c->write_view);
-    c->used = (c->used + 15) & ~(size_t)15;
+    bt_cache_written_to(c, b->a.p);
     c->block_count++;
     b->v->stats.blocks++;
     b->v->stats.insns += b->count;

@@ -102,7 +102,7 @@ void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
         .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
     asm_patch32(&b->a, e->site, asm_here(&b->a));
     exit_by_map(b, e->target_eip);
-    c->used = ((size_t)(b->a.p - c->write_view) + 15) & ~(size_t)15;
+    bt_cache_written_to(c, b->a.p);
 }
 
 static void cold_by_map(struct builder *b, struct cold *c)
