@@ -8,10 +8,12 @@ GUEST_CFLAGS = -m32 -march=i686 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-unu
 	-nostdinc -isystem $(shell $(GUEST_CC) -print-file-name=include) -Itests/guests -fno-pic -fno-pie -no-pie -static \
 	-fno-stack-protector -fno-strict-aliasing -fno-omit-frame-pointer -mgeneral-regs-only -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -MMD -MP
-GUEST_LIB = $(patsubst tests/guests/lib/%,$(BUILD)/guests/lib/%.o,$(wildcard tests/guests/lib/*.[cS]))
+GUEST_LIB = $(patsubst tests/guests/lib/%,$(BUILD)/guests/lib/%.o,$(wildcard tests/guests/lib/*.[cS])) \
+	$(BUILD)/guests/common/common32.o
 GUEST_ELF = $(patsubst tests/guests/%.c,$(BUILD)/guests/%.elf,$(wildcard tests/guests/*.c))
 GUEST64_CFLAGS = $(filter-out -m32 -march=i686,$(GUEST_CFLAGS)) -m64 -mno-red-zone
-GUEST64_LIB = $(patsubst tests/guests/lib64/%,$(BUILD)/guests/lib64/%.o,$(wildcard tests/guests/lib64/*.[cS]))
+GUEST64_LIB = $(patsubst tests/guests/lib64/%,$(BUILD)/guests/lib64/%.o,$(wildcard tests/guests/lib64/*.[cS])) \
+	$(BUILD)/guests/common/common64.o
 GUEST64_ELF = $(patsubst tests/guests/long/%.c,$(BUILD)/guests/%.elf,$(wildcard tests/guests/long/*.c))
 GUEST_IMAGE = $(patsubst tests/guests/%.S,$(BUILD)/guests/%.img,$(wildcard tests/guests/*.S))
 
@@ -23,6 +25,12 @@ $(BUILD)/guests/lib/%.c.o: tests/guests/lib/%.c
 $(BUILD)/guests/lib/%.S.o: tests/guests/lib/%.S
 	@mkdir -p $(@D)
 	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/common/common32.o: tests/guests/common/common.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guests/common/common64.o: tests/guests/common/common.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST64_CFLAGS) -c -o $@ $<
 $(BUILD)/guests/%.o: tests/guests/%.c
 	@mkdir -p $(@D)
 	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<

@@ -9,7 +9,6 @@
 #define DI "%%rdi"
 #define ENTRY "8"
 #define LOST , "r8", "r9", "r10", "r11"
-typedef uint64_t word_t;
 #else
 #include "lib/guest.h"
 #define AX "%%eax"
@@ -17,7 +16,6 @@ typedef uint64_t word_t;
 #define DI "%%edi"
 #define ENTRY "4" /* bytes of a page table entry */
 #define LOST
-typedef uint32_t word_t;
 #endif
 
 /* Macros, because the assembler gets them as text. */
@@ -293,7 +291,7 @@ static void tables(void)
 static void tables(void)
 {
     uint32_t *directory = paging_identity(16);
-    window_entries = paging_entry(directory, WINDOW);
+    window_entries = (word_t *)paging_entry(directory, WINDOW);
     for (uint32_t a = MMIO; a < MMIO + 0x8000; a += 4096)
         *paging_entry(directory, a) = a | PTE_P | PTE_W | PTE_PCD;
     paging_on(directory);

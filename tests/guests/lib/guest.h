@@ -1,47 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What the bare-metal guests share: console, exit, segments, traps that a test expects, pages.
- *
- * A guest defines guest_main(). Every finding is a line "ok NAME" or "FAIL NAME ..."; the guest ends through the
- * debug-exit port 0xf4 with 0, or 1 when a line said FAIL. Runs in ring 0, flat, paging off, interrupts off. */
+/* What the 32-bit bare-metal guests share beside common/common.h: segments, traps that a test expects, pages. They run in
+ * ring 0, flat, paging off, interrupts off. */
 #ifndef GUEST_H
 #define GUEST_H
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "common/common.h"
 
-void guest_main(void);
-
-/* Console and end. */
-void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void guest_exit(int status) __attribute__((noreturn));
-void *memset(void *to, int byte, size_t n);
-void *memcpy(void *to, const void *from, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
-size_t strlen(const char *s);
-
-/* Findings. check prints a line in either case, tally only counts what is right: tally_end prints one line for all. */
-void check(bool right, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void check_equal(const char *name, uint32_t got, uint32_t expected);
-void tally(bool right, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void tally_end(const char *name);
-
-/* Ports and registers. */
-static inline void outb(uint16_t port, uint8_t v)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline void outl(uint16_t port, uint32_t v)
-{
-    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
+/* Registers. */
 #define READ_REGISTER(name, reg)                                                                                       \
     static inline uint32_t read_##name(void)                                                                           \
     {                                                                                                                  \
@@ -224,11 +189,5 @@ static inline void invlpg(uint32_t address)
 {
     __asm__ volatile("invlpg (%0)" ::"r"(address) : "memory");
 }
-
-/* Interrupts: the PICs are at 0x20/0x28 and masked. */
-void pic_unmask(unsigned irq);
-void pic_mask_all(void);
-void pic_eoi(unsigned irq);
-void pit_start(unsigned divisor); /* channel 0, mode 2 */
 
 #endif

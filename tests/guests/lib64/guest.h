@@ -1,42 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What the 64-bit bare-metal guests share; the 64-bit sibling of ../lib/guest.h.
- *
- * A guest defines guest_main(). Every finding is a line "ok NAME" or "FAIL NAME ..."; the guest ends through the
- * debug-exit port 0xf4 with 0, or 1 when a line said FAIL. Runs in ring 0, 64-bit mode, interrupts off; the first 4 GiB
- * are mapped one to one, open to ring 3. */
+/* What the 64-bit bare-metal guests share beside common/common.h; the sibling of ../lib/guest.h. They run in ring 0, 64-bit
+ * mode, interrupts off; the first 4 GiB are mapped one to one, open to ring 3. */
 #ifndef GUEST_H
 #define GUEST_H
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "common/common.h"
 
-void guest_main(void);
-
-/* Console and end. */
-void printf(const char *format, ...) __attribute__((format(printf, 1, 2))); /* %x and %u with l: 64 bits */
-void guest_exit(int status) __attribute__((noreturn));
-void *memset(void *to, int byte, size_t n);
-void *memcpy(void *to, const void *from, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
-
-/* Findings. check prints a line in either case, tally only counts what is right: tally_end prints one line for all. */
-void check(bool right, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void check_equal(const char *name, uint64_t got, uint64_t expected);
-void tally(bool right, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void tally_end(const char *name);
-
-static inline void outb(uint16_t port, uint8_t v)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
+/* Registers. */
 #define READ_REGISTER(name)                                                                                            \
     static inline uint64_t read_##name(void)                                                                           \
     {                                                                                                                  \
@@ -225,11 +195,5 @@ static inline void flush_all(void)
 {
     write_cr3(read_cr3());
 }
-
-/* Interrupts: the PICs are at 0x20/0x28 and masked. */
-void pic_unmask(unsigned irq);
-void pic_mask_all(void);
-void pic_eoi(unsigned irq);
-void pit_start(unsigned divisor);
 
 #endif
