@@ -232,12 +232,66 @@ static uintptr_t quick_port(struct bt_vcpu *v, const struct bt_site *site)
     return on_in_block(v);
 }
 
+/* ---- between rings ---- */
+
+enum { TO_SYSENTER, TO_SYSEXIT, TO_SYSCALL, TO_SYSRET, TO_IRET, TO_INT };
+
+static int transfer(struct cpu *cpu, const struct insn *in, unsigned what)
+{
+    switch (what) {
+    case TO_SYSENTER:
+        return cpu_sysenter(cpu);
+    case TO_SYSEXIT:
+        return cpu_sysexit(cpu, in->opsize);
+    case TO_SYSCALL:
+        return cpu_syscall(cpu);
+    case TO_SYSRET:
+        return cpu_sysret(cpu, in->opsize);
+    case TO_IRET:
+        return cpu_iret(cpu, in->opsize);
+    default:
+        return cpu_int(cpu, (uint8_t)in->imm, false);
+    }
+}
+
+static uintptr_t quick_transfer(struct bt_vcpu *v, const struct bt_site *site)
+{
+    struct cpu *cpu = &v->cpu;
+    bt_protect_vectors(v);
+    v->stats.callouts++;
+    bt_flags_from_image(v);
+    cpu->next_rip = next_rip(v, &site->insn);
+    if (transfer(cpu, &site->insn, site->operand))
+        return bt_go_on_fault(v);
+    v->mode_stale = true;
+    return bt_go_on(v);
+}
+
+static bool transfer_is_quick(const struct insn *in, uint32_t mode, uint32_t *operand)
+{
+    static const struct {
+        uint16_t mnemonic;
+        uint8_t what;
+    } known[] = {{ZYDIS_MNEMONIC_SYSENTER, TO_SYSENTER}, {ZYDIS_MNEMONIC_SYSEXIT, TO_SYSEXIT},
+                 {ZYDIS_MNEMONIC_SYSCALL, TO_SYSCALL},   {ZYDIS_MNEMONIC_SYSRET, TO_SYSRET},
+                 {ZYDIS_MNEMONIC_IRET, TO_IRET},         {ZYDIS_MNEMONIC_IRETD, TO_IRET},
+                 {ZYDIS_MNEMONIC_IRETQ, TO_IRET},        {ZYDIS_MNEMONIC_INT, TO_INT}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (in->mnemonic == known[i].mnemonic) {
+            *operand = known[i].what;
+            return !(mode & BT_MODE_SINGLE);
+        }
+    return false;
+}
+
 bt_run_fn *bt_quick_run(const struct insn *in, uint32_t mode, uint32_t *operand)
 {
     *operand = 0;
     switch (in->cls) {
     case INSN_SEGMENT:
         return segment_is_quick(in, mode, operand) ? quick_segment : bt_callout;
+    case INSN_FAR:
+        return transfer_is_quick(in, mode, operand) ? quick_transfer : bt_callout;
     case INSN_STRING:
         return string_is_quick(in, mode) ? quick_string : bt_callout;
     case INSN_SYSTEM:

@@ -22,9 +22,9 @@ _Static_assert(sizeof(struct bt_vcpu) < 1 << 16, "the vCPU must stay within RIP 
 
 enum { DR7_ENABLES = 0xff };
 
-static bool data_breakpoints(const struct cpu *cpu)
+static inline bool data_breakpoints(const struct cpu *cpu)
 {
-    if (!(cpu->dr[7] & DR7_ENABLES))
+    if (__builtin_expect(!(cpu->dr[7] & DR7_ENABLES), 1))
         return false;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> 2 * i & 3) && (cpu->dr[7] >> (16 + 4 * i) & 1))
@@ -32,9 +32,9 @@ static bool data_breakpoints(const struct cpu *cpu)
     return false;
 }
 
-static bool code_breakpoints(const struct cpu *cpu)
+static inline bool code_breakpoints(const struct cpu *cpu)
 {
-    if (!(cpu->dr[7] & DR7_ENABLES))
+    if (__builtin_expect(!(cpu->dr[7] & DR7_ENABLES), 1))
         return false;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> 2 * i & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3))
@@ -42,30 +42,51 @@ static bool code_breakpoints(const struct cpu *cpu)
     return false;
 }
 
-static __attribute__((noinline)) void seg_cache_limits(struct bt_seg_cache *c, const struct segment *s, bool checked)
+static void seg_cache_limits(struct bt_seg_limits *c, const struct segment *s, bool checked)
 {
     enum { SLACK = BT_BOUNCE_SIZE - 1 };
     bool code = s->attr & SEG_CODE, present = (s->attr & SEG_P) && !(s->attr & SEG_UNUSABLE);
     int64_t limit = s->limit == 0xffffffff ? 0xffffffffll : (int64_t)s->limit - SLACK;
     if (limit < 0 || !present || (checked && !code && (s->attr & SEG_E)))
         limit = -1;
-    c->read_limit = checked && code && !(s->attr & SEG_W) ? -1 : limit;
-    c->write_limit = checked && (code || !(s->attr & SEG_W)) ? -1 : limit;
+    c->read = checked && code && !(s->attr & SEG_W) ? -1 : limit;
+    c->write = checked && (code || !(s->attr & SEG_W)) ? -1 : limit;
+}
+
+/* Volatile: the two fields were often written one by one shortly before, and reading both at once would wait for that
+ * (see segment_copy). */
+static inline uint64_t seg_cache_key(const struct segment *s, bool checked)
+{
+    uint32_t limit = *(const volatile uint32_t *)&s->limit, attr = *(const volatile uint32_t *)&s->attr;
+    return (limit | (uint64_t)attr << 32) ^ (uint64_t)checked << 63;
+}
+
+/* Ring transitions go to and fro between two CSs and two SSs: the limits of the key before are kept. */
+static __attribute__((noinline)) void seg_cache_exchange(struct bt_seg_cache *c, const struct segment *s, uint64_t key,
+                                                         bool checked)
+{
+    struct bt_seg_limits last = c->now;
+    c->base = s->base;
+    if (key == last.key)
+        return;
+    c->now = c->before;
+    c->before = last;
+    if (c->now.key == key)
+        return;
+    c->now.key = key;
+    seg_cache_limits(&c->now, s, checked);
 }
 
 static inline void seg_cache_update(struct bt_seg_cache *c, const struct segment *s, bool checked)
 {
-    uint64_t key = s->limit | (uint64_t)s->attr << 32 | (uint64_t)checked << 63;
-    c->base = s->base;
-    if (__builtin_expect(key == c->key, 1))
-        return;
-    c->key = key;
-    seg_cache_limits(c, s, checked);
+    uint64_t key = seg_cache_key(s, checked);
+    if (__builtin_expect((key ^ c->now.key) | (c->base ^ s->base), 0))
+        seg_cache_exchange(c, s, key, checked);
 }
 
 static inline bool flat_data(const struct bt_seg_cache *c)
 {
-    return !c->base & (c->read_limit == 0xffffffffll) & (c->write_limit == 0xffffffffll);
+    return !c->base & (c->now.read == 0xffffffffll) & (c->now.write == 0xffffffffll);
 }
 
 static uint32_t fpu_bits(const struct cpu *cpu)
@@ -84,7 +105,7 @@ void bt_mode_update(struct bt_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
     const struct segment *cs = &cpu->seg[SEG_CS];
-    bool checked = cpu_protected(cpu);
+    bool checked = cpu_protected(cpu), data_watched = data_breakpoints(cpu);
     for (int i = 0; i < SEG_COUNT; i++)
         seg_cache_update(&v->seg[i], &cpu->seg[i], checked);
     uint32_t mode = cs->attr & SEG_DB ? INSN_MODE_32 : INSN_MODE_16;
@@ -102,16 +123,16 @@ void bt_mode_update(struct bt_vcpu *v)
     mode |= flat_data(&v->seg[SEG_SS]) ? BT_MODE_FLAT_SS : 0;
     mode |= fpu_bits(cpu);
     mode |= cpu->cpl == 0 ? BT_MODE_CPL0 : 0;
-    if ((cpu->rflags & FLAG_TF) || v->want_single || code_breakpoints(cpu) || data_breakpoints(cpu))
+    if ((cpu->rflags & FLAG_TF) || v->want_single || code_breakpoints(cpu) || data_watched)
         mode |= BT_MODE_SINGLE;
-    mode |= data_breakpoints(cpu) ? BT_MODE_WATCH : 0;
+    mode |= data_watched ? BT_MODE_WATCH : 0;
     if (cpu->cpl == 3 && (cpu->mmu.cr0 & CR0_AM) && (cpu->rflags & EFLAGS_AC))
         mode |= BT_MODE_ALIGN;
     if (bt_window_suits(cpu) && !(mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN))) {
         bt_window_user(v);
         mode |= v->window.active ? BT_MODE_WINDOW : 0;
     }
-    cpu->accessed = data_breakpoints(cpu) ? bt_watch : NULL;
+    cpu->accessed = data_watched ? bt_watch : NULL;
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;
     v->write_table = cpu->mmu.view[view].write;

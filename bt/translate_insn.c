@@ -383,7 +383,8 @@ void callout_emit(struct builder *b, uint32_t flags)
 {
     struct bt_cache *c = b->c;
     struct bt_site fields = {.insn = *b->in, .flags = flags | (bt_quick_modal(b->in) ? BT_SITE_MODAL : 0)};
-    fields.run = flags ? bt_callout : bt_quick_run(b->in, b->mode, &fields.operand);
+    bool leaves = flags == BT_SITE_ENDS_BLOCK && b->in->cls == INSN_FAR;
+    fields.run = flags && !leaves ? bt_callout : bt_quick_run(b->in, b->mode, &fields.operand);
     const struct bt_site *site = bt_cache_site(c, &fields);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);

@@ -193,7 +193,7 @@ static void segment_base_and_limit(struct builder *b, struct cold *c, unsigned s
         asm_op(&b->a, OP_ADD | OP_W, SCRATCH_ADDRESS, rm_at(&s->base), 0);
         return;
     }
-    asm_op(&b->a, OP_CMP | OP_W, SCRATCH_ADDRESS, rm_at(c->write ? &s->write_limit : &s->read_limit), 0);
+    asm_op(&b->a, OP_CMP | OP_W, SCRATCH_ADDRESS, rm_at(c->write ? &s->now.write : &s->now.read), 0);
     c->from[2] = asm_jcc32(&b->a, CC_G, 0);
     asm_op(&b->a, OP_ADD, SCRATCH_ADDRESS, rm_at(&s->base), 0);
 }

@@ -58,11 +58,13 @@ enum bt_mode_bits {
     BT_MODE_BITS = 18
 };
 
+struct bt_seg_limits {
+    int64_t read, write; /* highest offset at which any access of up to 64 bytes is surely good; -1: none */
+    uint64_t key;        /* what the limits were made from */
+};
 struct bt_seg_cache {
     uint64_t base;
-    int64_t read_limit; /* highest offset at which any access of up to 64 bytes is surely good; -1: none */
-    int64_t write_limit;
-    uint64_t key; /* what the limits were made from */
+    struct bt_seg_limits now, before;
 };
 
 /* See bt/window.h. Times in cycles of the time stamp counter. */

@@ -10,7 +10,8 @@
  *             gs:[any 32-bit address]   the window, in blocks of its mode
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
  *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
- *   nothing that is privileged, touches segments or the host stack, or calls the host kernel */
+ *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
+ *   the host kernel */
 #include "bt/verify.h"
 
 #include <capstone/capstone.h>
@@ -48,6 +49,8 @@ static bool is_entry(const struct scan *s, uintptr_t at)
 
 static const char *check_group(const cs_insn *i)
 {
+    if (i->id == X86_INS_RDTSC || i->id == X86_INS_RDTSCP) /* Capstone counts the latter as privileged */
+        return NULL;
     for (int g = 0; g < i->detail->groups_count; g++) {
         uint8_t group = i->detail->groups[g];
         if (group == CS_GRP_PRIVILEGE || group == CS_GRP_INT || group == CS_GRP_IRET || group == CS_GRP_RET ||

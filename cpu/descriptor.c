@@ -24,7 +24,8 @@ int descriptor_probe(struct cpu *cpu, uint16_t selector, struct descriptor *d, b
     }
     if ((selector | 7u) > limit)
         return CPU_OK;
-    *d = (struct descriptor){.gva = base + (selector & 0xfff8)};
+    d->gva = base + (selector & 0xfff8);
+    d->upper = d->top = 0;
     if (cpu_read_system(cpu, d->gva, raw, 8))
         return CPU_FAULT;
     d->low = raw[0];
@@ -115,7 +116,7 @@ void segment_set(struct cpu *cpu, enum seg seg, const struct segment *s)
 {
     struct segment *to = &cpu->seg[seg];
     bool same = to->base == s->base && to->limit == s->limit && !((to->attr ^ s->attr) & ~(uint32_t)SEG_A);
-    *to = *s;
+    segment_copy(to, s);
     if (!same)
         notify_mode_changed(cpu);
 }

@@ -34,6 +34,16 @@ struct descriptor {
     uint64_t gva;        /* where it is in memory */
 };
 
+/* Field by field: without vector registers the compiler makes REP MOVS of the plain assignment, which takes longer than
+ * all the checks before it. Volatile, so that limit and attr, just written one by one, are not read as one: such a load
+ * waits until both writes are in the cache. */
+static inline void segment_copy(struct segment *to, const struct segment *from)
+{
+    to->base = from->base;
+    to->limit = *(const volatile uint32_t *)&from->limit;
+    to->attr = *(const volatile uint32_t *)&from->attr;
+    to->selector = from->selector;
+}
 static inline unsigned attr_dpl(uint32_t attr)
 {
     return (attr & SEG_DPL) >> SEG_DPL_SHIFT;

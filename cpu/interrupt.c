@@ -208,8 +208,8 @@ static void enter_handler(struct cpu *cpu, const struct gate *g, const struct de
     if (cpu_v8086(cpu))
         cpu->seg[SEG_ES] = cpu->seg[SEG_DS] = cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = segment_null(0, 0);
     if (level != cpu->cpl)
-        cpu->seg[SEG_SS] = *ss;
-    cpu->seg[SEG_CS] = cs->seg;
+        segment_copy(&cpu->seg[SEG_SS], ss);
+    segment_copy(&cpu->seg[SEG_CS], &cs->seg);
     cpu->seg[SEG_CS].selector = (uint16_t)((g->selector & ~3u) | level);
     cpu->cpl = (uint8_t)level;
     cpu->gpr[GPR_SP] = sp;

@@ -124,8 +124,8 @@ static int iret_with_stack(struct cpu *cpu, const uint8_t *top, struct descripto
         return CPU_FAULT;
     load_flags(cpu, flags, flags_mask(cpu), opsize);
     bool outer = (cs->seg.selector & 3) > cpu->cpl;
-    cpu->seg[SEG_CS] = cs->seg;
-    cpu->seg[SEG_SS] = ss.seg;
+    segment_copy(&cpu->seg[SEG_CS], &cs->seg);
+    segment_copy(&cpu->seg[SEG_SS], &ss.seg);
     cpu->cpl = cs->seg.selector & 3;
     stack_pointer_set(cpu, sp);
     cpu->rip = off;
@@ -157,7 +157,7 @@ static int iret_protected(struct cpu *cpu, unsigned opsize)
         return CPU_FAULT;
     load_flags(cpu, flags, flags_mask(cpu), opsize);
     cpu->gpr[GPR_SP] = stack_pointer_add(cpu, 3 * opsize);
-    cpu->seg[SEG_CS] = cs.seg;
+    segment_copy(&cpu->seg[SEG_CS], &cs.seg);
     cpu->rip = off;
     notify_mode_changed(cpu);
     return CPU_OK;

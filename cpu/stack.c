@@ -50,7 +50,7 @@ const uint8_t *stack_known(const struct cpu *cpu, unsigned bytes)
 void frame_begin_on(struct cpu *cpu, struct stack_frame *f, const struct segment *ss, uint64_t sp, bool flat64,
                     unsigned cpl, unsigned size)
 {
-    f->ss = *ss;
+    segment_copy(&f->ss, ss);
     f->sp = sp;
     f->mask = flat64 ? ~0ull : ss->attr & SEG_DB ? 0xffffffffull : 0xffffull;
     f->flat64 = flat64;

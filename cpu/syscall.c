@@ -14,12 +14,20 @@ static bool is_amd(const struct cpu *cpu)
     return cpu->model && cpu->model->amd;
 }
 
+static inline void set_flat(struct segment *s, uint16_t selector, uint32_t attr)
+{
+    s->base = 0;
+    s->limit = 0xffffffff;
+    s->attr = attr | SEG_G | SEG_S | SEG_P;
+    s->selector = selector;
+}
+
 /* Flat code and stack at a privilege level; wide: 64-bit code. */
-static void load_flat(struct cpu *cpu, uint16_t cs, uint16_t ss, unsigned cpl, bool wide)
+static inline void load_flat(struct cpu *cpu, uint16_t cs, uint16_t ss, unsigned cpl, bool wide)
 {
     uint32_t dpl = cpl << SEG_DPL_SHIFT;
-    cpu->seg[SEG_CS] = segment_flat(cs, SEG_CODE | SEG_W | SEG_A | dpl | (wide ? SEG_L : SEG_DB));
-    cpu->seg[SEG_SS] = segment_flat(ss, SEG_W | SEG_A | dpl | SEG_DB);
+    set_flat(&cpu->seg[SEG_CS], cs, SEG_CODE | SEG_W | SEG_A | dpl | (wide ? SEG_L : SEG_DB));
+    set_flat(&cpu->seg[SEG_SS], ss, SEG_W | SEG_A | dpl | SEG_DB);
     cpu->cpl = (uint8_t)cpl;
 }
 

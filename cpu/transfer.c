@@ -192,7 +192,7 @@ static int call_inner(struct cpu *cpu, const struct call_gate *g, struct descrip
         return fault_gp(cpu, 0);
     if ((!wide && descriptor_set_accessed(cpu, &ss)) || descriptor_set_accessed(cpu, cs) || frame_write(cpu, &f))
         return CPU_FAULT;
-    cpu->seg[SEG_SS] = ss.seg;
+    segment_copy(&cpu->seg[SEG_SS], &ss.seg);
     cpu->gpr[GPR_SP] = f.sp;
     load_code(cpu, cs, level, g->offset);
     return CPU_OK;
@@ -317,7 +317,11 @@ int return_check_stack(struct cpu *cpu, uint16_t selector, const struct descript
         if (!cpu_long_mode(cpu) || !(cs->seg.attr & SEG_L) || rpl == 3 || (selector & 3u) != rpl)
             return fault_gp(cpu, 0);
         /* Marked as accessed, so that nobody writes to a descriptor that is not there. */
-        *ss = (struct descriptor){.seg = segment_null(selector, rpl), .high = SEG_A << 8};
+        struct segment null = segment_null(selector, rpl);
+        segment_copy(&ss->seg, &null);
+        ss->low = ss->upper = ss->top = 0;
+        ss->high = SEG_A << 8;
+        ss->gva = 0;
         return CPU_OK;
     }
     return descriptor_read_stack(cpu, selector, rpl, VECTOR_GP, 0, ss);
@@ -335,8 +339,8 @@ static int return_outer(struct cpu *cpu, struct descriptor *cs, uint64_t off, un
         return fault_gp(cpu, 0);
     if (descriptor_set_accessed(cpu, cs) || descriptor_set_accessed(cpu, &ss))
         return CPU_FAULT;
-    cpu->seg[SEG_CS] = cs->seg;
-    cpu->seg[SEG_SS] = ss.seg;
+    segment_copy(&cpu->seg[SEG_CS], &cs->seg);
+    segment_copy(&cpu->seg[SEG_SS], &ss.seg);
     cpu->cpl = cs->seg.selector & 3;
     stack_pointer_set(cpu, sp + pop_bytes);
     cpu->rip = off;

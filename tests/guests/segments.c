@@ -151,6 +151,29 @@ static void nulls(void)
     __asm__ volatile("lldt %w0" ::"r"(0));
 }
 
+/* A load takes what the descriptor says now, also of the selector that is in the register already, and what follows in
+ * the same run of instructions goes by it: DS turns from flat to based and back. */
+extern const uint32_t *words_at; /* named in asm text */
+const uint32_t *words_at;
+static void reloads(void)
+{
+    static const uint32_t words[3] = {0x11, 0x22, 0x33};
+    words_at = words;
+    for (unsigned round = 0; round < 12; round++) {
+        unsigned which = round % 3;
+        uint32_t by_mov, by_pop, again;
+        gdt_set(TEST, descriptor((uint32_t)&words[which], 0xfffff, 0x93, SEG_G | SEG_D));
+        __asm__ volatile("mov %%ds, %%ecx\n mov %w3, %%ds\n mov %%ds:0, %0\n mov %%ecx, %%ds\n mov words_at, %2\n"
+                         "mov %%ds:(%2), %2\n push %3\n pop %%fs\n mov %%fs:0, %1"
+                         : "=&r"(by_mov), "=&r"(by_pop), "=&r"(again)
+                         : "r"(TEST)
+                         : "ecx", "memory");
+        tally(by_mov == words[which] && by_pop == words[which] && again == words[0], "reloaded descriptor",
+              "round %u: %x %x %x", round, by_mov, by_pop, again);
+    }
+    tally_end("reloaded descriptor");
+}
+
 /* Limits. Offsets around the limit, sizes 1, 2, 4, 8; the buffer surrounds the segment so that nothing is lost if the
  * check is missing. */
 static uint8_t buffer[0x22000] __attribute__((aligned(4096)));
@@ -476,6 +499,7 @@ void guest_main(void)
     gdt_set(RING2_DATA, descriptor(0, 0xfffff, 0xd3, SEG_G | SEG_D));
     loads();
     nulls();
+    reloads();
     looking();
     sixteen_bit();
     limits_of(0x7ff, 0xf3, SEG_D, "expand-up, byte limit");
