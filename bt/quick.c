@@ -116,6 +116,8 @@ static bool segment_is_quick(const struct insn *in, uint32_t mode, uint32_t *ope
 
 /* ---- repeated MOVS and STOS ---- */
 
+typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));
+
 static void copy_up(uint8_t *to, const uint8_t *from, uint64_t n, unsigned size)
 {
     switch (size) {
@@ -127,8 +129,8 @@ static void copy_up(uint8_t *to, const uint8_t *from, uint64_t n, unsigned size)
         break;
     case 4:
         for (; n && n <= 24; n--, to += 4, from += 4) { /* the stack frames that kernels copy */
-            uint32_t element = *(const volatile uint32_t *)from;
-            *(volatile uint32_t *)to = element;
+            uint32_t element = *(const volatile unaligned32 *)from;
+            *(volatile unaligned32 *)to = element;
         }
         if (n)
             __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
