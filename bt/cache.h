@@ -91,9 +91,9 @@ struct bt_glue {
     uintptr_t enter;              /* void (*)(uintptr_t host_code): C to translated code */
     uintptr_t exit;               /* flags in EFLAGS, reason in r11d */
     uintptr_t exit_saved;         /* flags in r13 */
-    uintptr_t chain, chain_saved; /* direct exit: r11d exit index; rip is stored already */
+    uintptr_t chain, chain_saved; /* direct exit: r11d exit index, which tells rip */
     uintptr_t miss;               /* code map miss: r10 guest address; flags in r13: enter at miss - BT_ENTRY_SAVED */
-    uintptr_t event;              /* poll hit; rip is stored already */
+    uintptr_t event;              /* called from a block whose poll hit */
     uintptr_t fault;              /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */

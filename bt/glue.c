@@ -159,6 +159,17 @@ static uintptr_t emit_chain(struct assembler *a, struct bt_vcpu *v, uintptr_t ex
     return here;
 }
 
+/* Called, so that the return address says which block. */
+static uintptr_t emit_event(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
+{
+    uintptr_t here = asm_here(a);
+    asm_byte(a, 0x41); /* pop r11 */
+    asm_byte(a, 0x5b);
+    store(a, &v->event_from, R11);
+    emit_reason(a, BT_EXIT_EVENT, exit);
+    return here;
+}
+
 static uintptr_t emit_miss(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
 {
     uintptr_t here = asm_here(a);
@@ -291,7 +302,7 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->chain_saved = emit_chain(a, v, g->exit_saved);
     bt_emit_restore_flags(a); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
     g->miss = emit_miss(a, v, g->exit);
-    g->event = emit_reason(a, BT_EXIT_EVENT, g->exit);
+    g->event = emit_event(a, v, g->exit);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
     g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
     g->slow = emit_slow(a, f, stored);

@@ -425,6 +425,10 @@ static void enter(struct bt_vcpu *v, uintptr_t host)
     v->in_blocks = true;
     go(host);
     v->in_blocks = false;
+    if (v->exit_reason == BT_EXIT_CHAIN)
+        v->cpu.rip = v->cache->exits[v->exit_index].target_eip;
+    else if (v->exit_reason == BT_EXIT_EVENT)
+        v->cpu.rip = bt_cache_block_at(v->cache, v->event_from - 1)->eip;
     v->stats.exits[v->exit_reason]++;
     bt_flags_from_image(v);
 }

@@ -235,8 +235,7 @@ void builder_record_stack(struct builder *b)
 static void cold_poll(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eip);
-    asm_jmp32(&b->a, b->glue->event);
+    asm_call32(&b->a, b->glue->event);
 }
 
 static void emit_entry(struct builder *b)

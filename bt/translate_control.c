@@ -40,7 +40,6 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->backward = c->eip <= b->eip;
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, c->eip);
     asm_mov_imm32(&b->a, R11, c->info);
     asm_jmp32(&b->a, e->flags_saved ? b->glue->chain_saved : b->glue->chain);
 }

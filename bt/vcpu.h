@@ -30,10 +30,10 @@
 /* Why translated code came back to the dispatcher. */
 enum bt_exit {
     BT_EXIT_DISPATCH, /* go on at cpu->rip */
-    BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index */
+    BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index, which tells cpu->rip */
     BT_EXIT_MISS,     /* the code map has no entry for cpu->rip */
     BT_EXIT_FAULT,    /* cpu->fault is to be delivered at cpu->rip */
-    BT_EXIT_EVENT,    /* cpu->events is not zero */
+    BT_EXIT_EVENT,    /* cpu->events is not zero; go on at the start of the block that event_from lies in */
     BT_EXIT_COUNT
 };
 
@@ -106,6 +106,7 @@ struct bt_vcpu {
     uint64_t resume_to; /* where the resume glue goes */
     uint32_t flags_image;
     uint32_t exit_reason, exit_index;
+    uint64_t event_from; /* BT_EXIT_EVENT: an address in the block */
     uint64_t slow_addr, slow_delta;
     uint32_t slow_info, post_pending;
     uint64_t scratch[2];
