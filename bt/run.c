@@ -321,13 +321,13 @@ static struct bt_block *translate(struct bt_vcpu *v)
 {
     v->translating = true;
     struct bt_block *b = bt_translate(v);
-    v->translating = false;
     if (v->options.verify_code || v->perf_map)
         cpu_fpu_unload(&v->cpu);
     if (b && v->options.verify_code)
         bt_verify_block(v->cache, b);
     if (b && v->perf_map)
         bt_perf_map_add(v, b);
+    v->translating = false;
     return b;
 }
 
