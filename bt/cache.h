@@ -21,7 +21,7 @@
 #include "decoder/cache.h"
 
 enum {
-    BT_ENTRY_SAVED = 7, /* bytes of the flag-restoring entry */
+    BT_ENTRY_SAVED = 12, /* bytes of the flag-restoring entry */
     BT_BLOCK_MAX_INSNS = 48
 };
 
@@ -211,9 +211,9 @@ void bt_cache_drop_frames(struct bt_cache *c, uint64_t first, uint64_t last);
 /* The block that a host address lies in, or NULL. */
 struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host);
 
-/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is. */
+/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is, r12 is lost. */
 void bt_emit_restore_flags(struct assembler *a);
-/* EFLAGS -> r13. EFLAGS stay what they are. */
+/* EFLAGS -> r13. EFLAGS stay what they are, r11 is lost. */
 void bt_emit_save_flags(struct assembler *a);
 /* glue.c: emits the fixed code at the start of the cache. */
 void bt_glue_emit(struct bt_cache *c, struct assembler *a);

@@ -48,24 +48,21 @@ static void eax_to_flags(struct assembler *a)
     asm_byte(a, 0x9e);
 }
 
-static void exchange_rax_r13(struct assembler *a)
-{
-    asm_byte(a, 0x49);
-    asm_byte(a, 0x95);
-}
-
+/* By moves, which processors carry out by renaming: an exchange is three operations, and RAX would wait for it. */
 void bt_emit_restore_flags(struct assembler *a)
 {
-    exchange_rax_r13(a);
+    move64(a, R12, RAX);
+    move64(a, RAX, R13);
     eax_to_flags(a);
-    exchange_rax_r13(a);
+    move64(a, RAX, R12);
 }
 
 void bt_emit_save_flags(struct assembler *a)
 {
-    move64(a, R13, RAX);
+    move64(a, R11, RAX);
     flags_to_eax(a);
-    exchange_rax_r13(a);
+    move64(a, R13, RAX);
+    move64(a, RAX, R11);
 }
 
 /* What differs between the glue of 16/32-bit and of 64-bit code: which registers are the guest's. */
