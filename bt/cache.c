@@ -53,7 +53,7 @@ static bool tables_allocate(struct bt_cache *c)
     c->block_max = (uint32_t)(c->size / 160);
     c->page_max = 1 << 16;
     c->frame_max = 1 << 15;
-    c->exit_max = c->block_max * 2;
+    c->exit_max = c->block_max * 3;
     c->record_max = (uint32_t)(c->size / 24);
     c->site_max = 1 << 18;
     c->blocks = reserve(c->block_max * sizeof *c->blocks);
@@ -380,7 +380,7 @@ static struct bt_frame *frame_make(struct bt_cache *c, uint64_t gfn)
 bool bt_cache_full(const struct bt_cache *c)
 {
     return c->size - c->used < 128 << 10 || c->block_max - c->block_count < 8 || c->page_max - c->page_count < 8 ||
-           c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 16 ||
+           c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 32 ||
            c->record_max - c->record_count < 4 * BT_BLOCK_MAX_INSNS ||
            c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS || c->maps_max - c->maps_used < 4 * MAP_BYTES;
 }
@@ -474,6 +474,9 @@ static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned
     }
 }
 
+/* Translations that the code map does not lead to. */
+enum { UNMAPPED = BT_MODE_SINGLE | BT_MODE_PLAIN };
+
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
 {
     struct bt_page *p = &c->pages[b->page];
@@ -483,11 +486,11 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
     if (end > PAGE_SIZE)
         mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
-    if (end > PAGE_SIZE && !(p->mode & BT_MODE_SINGLE)) {
+    if (end > PAGE_SIZE && !(p->mode & UNMAPPED)) {
         b->next_crossing = p->crossing;
         p->crossing = (uint32_t)(b - c->blocks);
         bt_cache_unmap(c, MMU_FLUSH_PAGE, p->lin << PAGE_SHIFT); /* so that the second page is looked at */
-    } else if (!(p->mode & BT_MODE_SINGLE))
+    } else if (!(p->mode & UNMAPPED))
         bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss);
 }
 

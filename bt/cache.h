@@ -42,6 +42,7 @@ struct bt_exit_record { /* a direct exit */
     uint32_t target; /* index of the block it is linked to, 0: none */
     uint32_t next;   /* next exit linked to the same target */
     bool backward, flags_saved;
+    bool plain; /* to a translation in the mode with BT_MODE_PLAIN, which only such exits reach */
 };
 
 struct bt_block {
@@ -190,7 +191,7 @@ void bt_cache_flush(struct bt_cache *c);
 /* True when a translation might not find room any more. */
 bool bt_cache_full(const struct bt_cache *c);
 
-/* The page record for a frame in the current mode, made when missing (0 when out of room). */
+/* The page record for a frame in the vCPU's current mode, made when missing (0 when out of room). */
 uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin);
 uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
 /* The block of page p at a byte offset, or NULL. */
@@ -211,8 +212,8 @@ void bt_cache_drop_frames(struct bt_cache *c, uint64_t first, uint64_t last);
 /* The block that a host address lies in, or NULL. */
 struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host);
 
-/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is, r12 is lost. */
-void bt_emit_restore_flags(struct assembler *a);
+/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is, scratch (r10-r12) is lost. */
+void bt_emit_restore_flags(struct assembler *a, unsigned scratch);
 /* EFLAGS -> r13. EFLAGS stay what they are, r11 is lost. */
 void bt_emit_save_flags(struct assembler *a);
 /* glue.c: emits the fixed code at the start of the cache. */

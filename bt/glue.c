@@ -49,12 +49,12 @@ static void eax_to_flags(struct assembler *a)
 }
 
 /* By moves, which processors carry out by renaming: an exchange is three operations, and RAX would wait for it. */
-void bt_emit_restore_flags(struct assembler *a)
+void bt_emit_restore_flags(struct assembler *a, unsigned scratch)
 {
-    move64(a, R12, RAX);
+    move64(a, scratch, RAX);
     move64(a, RAX, R13);
     eax_to_flags(a);
-    move64(a, RAX, R12);
+    move64(a, RAX, scratch);
 }
 
 void bt_emit_save_flags(struct assembler *a)
@@ -297,7 +297,7 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->exit_saved = emit_exit(a, f, true, stored);
     g->chain = emit_chain(a, v, g->exit);
     g->chain_saved = emit_chain(a, v, g->exit_saved);
-    bt_emit_restore_flags(a); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
+    bt_emit_restore_flags(a, R12); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
     g->miss = emit_miss(a, v, g->exit);
     g->event = emit_event(a, v, g->exit);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);

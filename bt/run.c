@@ -433,6 +433,42 @@ static void enter(struct bt_vcpu *v, uintptr_t host)
     bt_flags_from_image(v);
 }
 
+static bool took_plain_exit(const struct bt_vcpu *v)
+{
+    return v->exit_reason == BT_EXIT_CHAIN && v->cache->exits[v->exit_index].plain;
+}
+
+/* An access group's check failed: goes on in the translation without groups, to which the exit is linked. False with
+ * cpu->fault set when there is no code any more. */
+static bool enter_plain(struct bt_vcpu *v)
+{
+    struct cpu *cpu = &v->cpu;
+    struct bt_cache *c = v->cache;
+    struct walk at;
+    struct mmu_fault fault;
+    uint32_t exit = v->exit_index, mode = v->mode;
+    uint64_t lin = bt_linear(v, cpu->rip), flushes = v->stats.cache_flushes;
+    if (walk_guest(&cpu->mmu, lin, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &at, &fault)) {
+        cpu_raise_page_fault(cpu, &fault);
+        return false;
+    }
+    if (bt_cache_full(c)) {
+        cpu_fpu_unload(cpu);
+        bt_cache_flush(c);
+    }
+    v->mode = mode | BT_MODE_PLAIN;
+    struct bt_block *b = bt_cache_find(c, bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT), lin & PAGE_MASK);
+    if (!b)
+        b = translate(v);
+    v->mode = mode;
+    if (!b)
+        return false;
+    if (v->stats.cache_flushes == flushes)
+        bt_cache_link(c, exit, b);
+    enter(v, b->entry + b->body);
+    return true;
+}
+
 /* Links the exit that was just taken to the block at cpu->rip. */
 static void chain(struct bt_vcpu *v)
 {
@@ -564,8 +600,15 @@ static void run_block(struct bt_vcpu *v)
     cpu->rflags &= ~(uint64_t)EFLAGS_RF;
     v->stats.dispatches++;
     enter(v, host);
+    bool code = true;
+    while (took_plain_exit(v) && !v->mode_stale && code)
+        code = enter_plain(v);
     if (v->options.step)
         cpu_lower(cpu, CPU_EVENT_STEP);
+    if (!code) {
+        deliver_fault(v);
+        return;
+    }
     if (v->exit_reason == BT_EXIT_CHAIN) {
         if (!v->mode_stale)
             chain(v);

@@ -147,6 +147,8 @@ static int slow_access(struct bt_vcpu *v)
         return CPU_FAULT;
     if (v->mode & BT_MODE_WATCH)
         bt_watch(&v->cpu, gva, size, write);
+    if (v->slow_info & BT_INFO_FILL)
+        return CPU_OK;
     if (!crosses && !b->device[0]) {
         v->slow_delta = (uint64_t)(uintptr_t)b->hva[0] - gva;
         return CPU_OK;

@@ -22,9 +22,10 @@ enum {
     BT_INFO_SIZE = 0xff,   /* bytes; at most BT_BOUNCE_SIZE */
     BT_INFO_READ = 1 << 8, /* the instruction reads the operand (also when it writes it) */
     BT_INFO_WRITE = 1 << 9,
-    BT_INFO_OFFSET = 1 << 10, /* slow_addr is an offset in segment BT_INFO_SEG, not yet a linear address */
-    BT_INFO_SEG_SHIFT = 11,   /* three bits */
-    BT_INFO_ALIGNED = 1 << 14 /* the instruction demands natural alignment: #GP(0) */
+    BT_INFO_OFFSET = 1 << 10,  /* slow_addr is an offset in segment BT_INFO_SEG, not yet a linear address */
+    BT_INFO_SEG_SHIFT = 11,    /* three bits */
+    BT_INFO_ALIGNED = 1 << 14, /* the instruction demands natural alignment: #GP(0) */
+    BT_INFO_FILL = 1 << 15     /* only make the table's entry, or raise the exception; the access comes after it */
 };
 
 /* One memory operand whose fast path failed. 0: slow_addr is linear and slow_delta + slow_addr a good host address for

@@ -7,6 +7,7 @@
  *
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
+ *   translate_group.c    one table look-up for several of them
  *   translate_window.c   the access by the host's page tables instead, for hot 32-bit user code
  *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
@@ -59,7 +60,7 @@ void flags_prepare(struct builder *b)
 {
     bool keeps = (b->in->flags_written | b->in->flags_maybe) && (b->live_out[b->cur] & ~b->in->flags_written);
     if (!b->eflags_valid && b->image_valid && (b->in->flags_read || keeps)) {
-        bt_emit_restore_flags(&b->a);
+        bt_emit_restore_flags(&b->a, R12);
         b->eflags_valid = true;
     }
 }
@@ -241,7 +242,7 @@ static void cold_poll(struct builder *b, struct cold *c)
 static void emit_entry(struct builder *b)
 {
     if (b->live_in)
-        bt_emit_restore_flags(&b->a);
+        bt_emit_restore_flags(&b->a, R12);
     else
         asm_nop(&b->a, BT_ENTRY_SAVED);
     b->block->entry = asm_here(&b->a);
@@ -365,6 +366,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
     if (decode_block(b, at))
         return NULL;
     liveness(b);
+    groups_find(b);
     uint32_t page = bt_cache_page(c, b->gfn, b->lin);
     b->block = &c->blocks[c->block_count];
     *b->block = (struct bt_block){.page = page,

@@ -20,7 +20,30 @@ struct cold {
     unsigned size;
     bool write;
     uint32_t record; /* of the access that this is the other form of (window) */
+    uint8_t group;   /* index of the access group */
+    int32_t offset;  /* of the access from the group's lowest address */
     void (*op)(struct builder *b, struct rm rm);
+};
+
+/* See translate_group.c. An address: the sum of two numbers that are unknown but have names, and one that is known. */
+struct group_address {
+    uint16_t base, index;
+    uint8_t scale;
+    int64_t offset;
+};
+struct access_group {
+    uint16_t base, index;
+    uint8_t scale;
+    bool write;   /* one of the accesses writes */
+    bool checked; /* the first one has been emitted: vcpu->group[] holds the host address of `low` */
+    unsigned members;
+    int64_t low, high; /* from the first byte to behind the last one; 512 bytes at most */
+};
+enum { GROUP_OPERAND, GROUP_STACK }; /* an instruction's accesses: its ModRM operand, the stack */
+struct group_member {
+    uint8_t group; /* index + 1, 0: none */
+    uint8_t size;
+    int64_t offset;
 };
 
 struct builder {
@@ -38,6 +61,9 @@ struct builder {
     unsigned count;
     uint16_t live_in;
     struct bt_block *block;
+    struct access_group groups[BT_GROUPS];
+    unsigned group_count;
+    struct group_member members[BT_BLOCK_MAX_INSNS][2];
 
     /* emission state */
     unsigned cur;
@@ -82,10 +108,15 @@ void memory_offset(struct builder *b, unsigned reg);
 /* Emits address, check and table load for the ModRM operand, then op, then the cold part. size 0: insn's own. */
 void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
 /* Stack access of size bytes at the linear address of ESP + delta. Write: the whole instruction is done in C when the
- * fast path fails, and goes on at the returned record's back[1], which the caller sets behind the instruction (0: it
- * ends the block). */
+ * fast path fails, and goes on at the returned record's back[1], which the caller sets behind the instruction with
+ * stack_done (else it ends the block). NULL: there is nothing to go on from. */
 struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
                           void (*op)(struct builder *, struct rm));
+static inline void stack_done(const struct builder *b, struct cold *c)
+{
+    if (c)
+        c->back[1] = asm_here(&b->a);
+}
 /* ESP += n by the stack's width, flag-free; r11 is lost. */
 void stack_adjust(struct builder *b, int n);
 /* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */
@@ -98,6 +129,17 @@ bool window_takes_stack(const struct builder *b);
 void window_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
 struct cold *window_stack(struct builder *b, int delta, unsigned size, bool write,
                           void (*op)(struct builder *, struct rm));
+/* The table's entry for the address in a register to r11; r12 is lost in 64-bit code. EFLAGS are clobbered. */
+void table_load(struct builder *b, unsigned address, bool write);
+
+/* translate_group.c: accesses that share one look-up. */
+void groups_find(struct builder *b);
+/* Is the current instruction's operand (size 0: insn's own) or stack access one of a group? */
+bool group_has_operand(struct builder *b, unsigned size);
+bool group_has_stack(struct builder *b, unsigned size);
+/* In place of memory_operand and stack_access. There is no cold part to come back from. */
+void group_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
+void group_stack(struct builder *b, int delta, unsigned size, bool write, void (*op)(struct builder *, struct rm));
 
 /* translate_insn.c */
 void translate_generic(struct builder *b);
@@ -126,6 +168,8 @@ void op_store_kept(struct builder *b, struct rm rm);
 void translate_control(struct builder *b);
 void translate_stack(struct builder *b);
 void exit_direct(struct builder *b, uint64_t target);
+/* To a translation of the current instruction, and of what follows it, without access groups. */
+void exit_plain(struct builder *b);
 /* Makes an unlinked direct exit go through the code map from now on: for targets that may not be chained. */
 void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit);
 bool control_is_inline(const struct builder *b, const struct insn *in);

@@ -37,6 +37,7 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->block = (uint32_t)(b->block - b->c->blocks);
     e->target = 0;
     e->target_eip = c->eip;
+    e->plain = false;
     e->backward = c->eip <= b->eip;
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
@@ -81,6 +82,13 @@ static void exit_by_map(struct builder *b, uint64_t target)
     uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
     asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
+}
+
+void exit_plain(struct builder *b)
+{
+    struct cold c = {.info = b->c->exit_count++, .eip = b->eips[b->cur], .from = {asm_jmp32(&b->a, 0)}};
+    cold_chain(b, &c);
+    b->c->exits[c.info].plain = true;
 }
 
 void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
@@ -436,7 +444,7 @@ static void translate_push(struct builder *b)
     }
     struct cold *c = stack_access(b, -size, written, true, op);
     stack_adjust(b, -size);
-    c->back[1] = asm_here(&b->a);
+    stack_done(b, c);
 }
 
 static void translate_pop(struct builder *b)

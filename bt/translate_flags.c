@@ -116,7 +116,7 @@ static void translate_pushf(struct builder *b)
     asm_op(a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
     struct cold *c = stack_access(b, -size, (unsigned)size, true, op_store_kept);
     stack_adjust(b, -size);
-    c->back[1] = asm_here(a);
+    stack_done(b, c);
 }
 
 /* Inline while only arithmetic flags, IF and ID change and no interrupt waits for IF. */

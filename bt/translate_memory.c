@@ -109,7 +109,7 @@ static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t inf
 }
 
 /* The table's entry for an address to r11. 64-bit code fetches the table's own address to r12. */
-static void table_load(struct builder *b, unsigned address, bool write)
+void table_load(struct builder *b, unsigned address, bool write)
 {
     if (b->wide) {
         asm_bextr(&b->a, SCRATCH_DELTA, address, R15);
@@ -248,6 +248,10 @@ void memory_operand(struct builder *b, unsigned size, bool read, bool write, voi
         window_operand(b, size, read, write, op);
         return;
     }
+    if (group_has_operand(b, size)) {
+        group_operand(b, size, read, write, op);
+        return;
+    }
     struct cold *c = builder_cold(b, cold_memory);
     c->size = size ? size : m->size;
     c->write = write;
@@ -301,6 +305,10 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
 {
     if (window_takes_stack(b))
         return window_stack(b, delta, size, write, op);
+    if (group_has_stack(b, size)) {
+        group_stack(b, delta, size, write, op);
+        return NULL;
+    }
     struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
     bool wide = b->mode & BT_MODE_STACK32, flat = segment_is_flat(b, SEG_SS);
     c->size = size;

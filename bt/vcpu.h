@@ -55,7 +55,8 @@ enum bt_mode_bits {
     BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
     BT_MODE_DF = 1 << 16,     /* the direction flag is set: string instructions are done in C */
     BT_MODE_WINDOW = 1 << 17, /* user accesses go through the window (bt/window.h) */
-    BT_MODE_BITS = 18
+    BT_MODE_PLAIN = 1 << 18,  /* of translations, never the vCPU's: no access groups (translate_group.c) */
+    BT_MODE_BITS = 19
 };
 
 struct bt_seg_limits {
@@ -80,7 +81,7 @@ struct bt_window {
     uint32_t fault_gva;
 };
 
-enum { BT_BOUNCE_SIZE = 64 };
+enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8 };
 
 struct bt_block;
 struct bt_exit_record;
@@ -110,6 +111,7 @@ struct bt_vcpu {
     uint64_t slow_addr, slow_delta;
     uint32_t slow_info, post_pending;
     uint64_t scratch[2];
+    uint64_t group[BT_GROUPS]; /* host addresses of a block's access groups (translate_group.c) */
 
     /* --- the rest --- */
     uint32_t mode; /* enum bt_mode_bits, current */

@@ -3,10 +3,13 @@
  *
  *   memory    [rip + d]            a field of the vCPU
  *             [r8|r9 + r11*8]      a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
- * from the vCPU's table pointer, and r8 and r9 are the guest's [r11 + r10*4]        the jump map, just loaded to r11
+ *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
+ *             [r11 + r10*4]        the jump map, just loaded to r11
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
  *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
  *                                  path; a store only with an entry of the write table
+ *             [r11 + d]            an access group's operand: only after r11 became the host address of bytes that a
+ *                                  test found in one page, or was fetched again from the slot that keeps it
  *             gs:[any 32-bit address]   the window, in blocks of its mode
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
  *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
@@ -29,6 +32,13 @@ struct scan {
     bool delta_writes;                                                 /* it came from the write table */
     bool jump;                                                         /* r11 holds the jump map */
     bool tested;                                                       /* `test r11, r11` was the last instruction */
+    struct host_bytes {
+        unsigned count; /* 0: none */
+        bool writes;
+    } host, slot[BT_GROUPS]; /* access groups: what r11 points to, and what each slot does */
+    unsigned in_page;        /* r10 and this many bytes from there on were seen to lie in one page */
+    enum { RANGE_NONE, RANGE_END, RANGE_MASKED, RANGE_COMPARED } range; /* how far that test has come */
+    unsigned range_bytes;
 };
 
 static bool wide(const struct scan *s)
@@ -111,6 +121,28 @@ static bool is_load_to(const cs_insn *i, x86_reg reg)
     return i->id == X86_INS_MOV && x->op_count == 2 && x->operands[0].type == X86_OP_REG && x->operands[0].reg == reg;
 }
 
+/* The access group whose slot a RIP-relative operand is, or BT_GROUPS. */
+static unsigned slot_of(const struct scan *s, const cs_insn *i, const cs_x86_op *op)
+{
+    const uint64_t *slots = s->c->vcpu->group;
+    if (op->type != X86_OP_MEM || op->mem.base != X86_REG_RIP)
+        return BT_GROUPS;
+    uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)op->mem.disp);
+    return at >= (uintptr_t)slots && at < (uintptr_t)(slots + BT_GROUPS) ? (unsigned)((at - (uintptr_t)slots) / 8)
+                                                                         : BT_GROUPS;
+}
+
+static const char *check_group_operand(struct scan *s, const cs_insn *i, const cs_x86_op *op)
+{
+    bool x87 = i->detail->x86.opcode[0] >= 0xd8 && i->detail->x86.opcode[0] <= 0xdf;
+    unsigned size = x87 ? 2 : op->size; /* Capstone takes FNSTSW's for four bytes */
+    if (op->mem.disp < 0 || (uint64_t)op->mem.disp + size > s->host.count)
+        return "operand beyond what its group's test covers";
+    if ((op->access & CS_AC_WRITE) && !s->host.writes && !only_compares(i->id))
+        return "store with an entry of the read table";
+    return NULL;
+}
+
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
@@ -122,6 +154,8 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp), state = (uintptr_t)s->c->vcpu;
         return at >= state && at < state + sizeof(struct bt_vcpu) ? NULL : "RIP-relative access outside the vCPU";
     }
+    if (m->base == X86_REG_R11 && m->index == X86_REG_INVALID && s->host.count && i->id != X86_INS_LEA)
+        return check_group_operand(s, i, op);
     if (i->id == X86_INS_LEA || i->id == X86_INS_NOP)
         return m->base == X86_REG_R11 && m->index != X86_REG_INVALID && m->disp == 0 && m->scale == 1
                    ? check_guest_operand(s, i, op)
@@ -254,6 +288,72 @@ static bool is_branch(const cs_insn *i)
     return false;
 }
 
+static bool writes_family(csh h, const cs_insn *i, x86_reg r64, x86_reg r32, x86_reg r16, x86_reg r8)
+{
+    cs_regs read, written;
+    uint8_t nread, nwritten;
+    if (cs_regs_access(h, i, read, &nread, written, &nwritten))
+        return true;
+    for (int k = 0; k < nwritten; k++)
+        if (is_family(written[k], r64, r32, r16, r8))
+            return true;
+    return false;
+}
+
+static bool is_reg(const cs_x86_op *op, x86_reg reg)
+{
+    return op->type == X86_OP_REG && op->reg == reg;
+}
+
+/* lea r12d, [r10 + n-1] ; and r12d, 0xfff ; cmp r12d, n-1 ; jb: do r10 and n bytes from there on lie in one page? */
+static void track_range(struct scan *s, csh h, const cs_insn *i)
+{
+    const cs_x86_op *o = i->detail->x86.operands;
+    int seen = s->range;
+    s->range = RANGE_NONE;
+    if (writes_family(h, i, X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B))
+        s->in_page = 0;
+    if (i->id == X86_INS_LEA && is_reg(&o[0], X86_REG_R12D) && o[1].mem.base == X86_REG_R10 &&
+        o[1].mem.index == X86_REG_INVALID && o[1].mem.disp >= 0 && o[1].mem.disp < PAGE_SIZE) {
+        s->range = RANGE_END;
+        s->range_bytes = (unsigned)o[1].mem.disp + 1;
+    } else if (seen == RANGE_END && i->id == X86_INS_AND && is_reg(&o[0], X86_REG_R12D) && o[1].imm == PAGE_MASK) {
+        s->range = RANGE_MASKED;
+    } else if (seen == RANGE_MASKED && i->id == X86_INS_CMP && is_reg(&o[0], X86_REG_R12D) &&
+               o[1].imm == s->range_bytes - 1) {
+        s->range = RANGE_COMPARED;
+    } else if (seen == RANGE_COMPARED && i->id == X86_INS_JB) {
+        s->in_page = s->range_bytes;
+    }
+}
+
+/* Follows the host addresses of access groups; before track_delta. */
+static void track_groups(struct scan *s, csh h, const cs_insn *i, int delta)
+{
+    const cs_x86 *x = &i->detail->x86;
+    unsigned n;
+    track_range(s, h, i);
+    if (is_branch(i)) {
+        if (i->id == X86_INS_CALL || i->id == X86_INS_JMP)
+            s->host.count = 0;
+        return;
+    }
+    if (x->op_count == 2 && is_reg(&x->operands[0], X86_REG_R11)) {
+        s->host.count = 0;
+        if (i->id == X86_INS_MOV && (n = slot_of(s, i, &x->operands[1])) < BT_GROUPS) {
+            s->host = s->slot[n];
+        } else if (i->id == X86_INS_ADD && is_reg(&x->operands[1], X86_REG_R10) && delta == DELTA_GOOD) {
+            s->host.count = s->in_page;
+            s->host.writes = s->delta_writes;
+        }
+    } else if (x->op_count == 2 && is_reg(&x->operands[1], X86_REG_R11) &&
+               (n = slot_of(s, i, &x->operands[0])) < BT_GROUPS) {
+        s->slot[n] = s->host;
+    } else if (writes_family(h, i, X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B)) {
+        s->host.count = 0;
+    }
+}
+
 /* Follows what r11 holds across the instruction. */
 static void track_delta(struct scan *s, const cs_insn *i)
 {
@@ -273,12 +373,12 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     const char *bad = check_group(i);
     const cs_x86 *x = &i->detail->x86;
     bool loading = false;
+    int before = s->delta;
     if (!bad && is_branch(i))
         bad = check_branch(s, i);
     else
         for (int k = 0; !bad && k < x->op_count; k++)
             if (x->operands[k].type == X86_OP_MEM) {
-                int before = s->delta;
                 bad = check_memory(s, i, &x->operands[k]);
                 loading = s->delta == DELTA_LOADED && before != DELTA_LOADED;
             }
@@ -288,6 +388,7 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
         if (loading)
             s->delta = delta;
     }
+    track_groups(s, h, i, before);
     track_delta(s, i);
     s->jump = loads_jump_map(s, i);
     return bad;
