@@ -88,6 +88,7 @@ void bt_stats_print(const struct cpu *cpu, FILE *out)
     STAT("shadow_flushes_cr3", cpu->mmu.stats.flush_cr3);
     STAT("shadow_flushes_all", cpu->mmu.stats.flush_all);
     STAT("invlpg", cpu->mmu.stats.invlpg);
+    STAT("invlpg_of_large_pages", cpu->mmu.stats.invlpg_large);
     STAT("address_space_switches", cpu->mmu.stats.switches);
     STAT("address_spaces_resumed", cpu->mmu.stats.resumed);
 #undef STAT

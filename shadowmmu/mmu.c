@@ -178,6 +178,7 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
     uint64_t page = mmu_table_index(mmu, gva), region = page >> MMU_LARGE_SHIFT;
     unsigned large = mmu->large[region] ? invlpg_large(mmu, region) : 0;
     mmu->stats.invlpg++;
+    mmu->stats.invlpg_large += large != 0;
     for (int v = 0; v < MMU_VIEW_COUNT; v++)
         clear_entry(&mmu->view[v], page);
     mmu_window_drop(mmu, page, false);

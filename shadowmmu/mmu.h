@@ -105,7 +105,7 @@ struct mmu {
         uint64_t fill_kinds[MMU_VIEW_COUNT][2];       /* by view; made for a read, for a write */
         uint64_t flush_paging, flush_a20, flush_full; /* the part of flush_all: CR0/CR4/EFER, A20, too many fills */
         uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops, window_fills, window_drops, window_clears,
-            switches, parked, resumed;
+            switches, parked, resumed, invlpg_large; /* of a large page */
     } stats;
 };
 
