@@ -32,6 +32,14 @@ static uintptr_t on_behind(struct bt_vcpu *v, const struct insn *in)
     return bt_go_on(v);
 }
 
+/* Has something come up that the block may not go on over? */
+static bool wanted_elsewhere(const struct bt_vcpu *v)
+{
+    const struct cpu *cpu = &v->cpu;
+    return cpu->halted || atomic_load_explicit(&cpu->events, memory_order_relaxed) ||
+           (v->held_events && (cpu->rflags & FLAG_IF));
+}
+
 /* ---- segment loads ---- */
 
 /* The register that mov or pop loads, or -1: another instruction of the class. */
@@ -228,10 +236,34 @@ static uintptr_t quick_port(struct bt_vcpu *v, const struct bt_site *site)
         cpu_out_allowed(cpu, port, size);
     else
         cpu_in_allowed(cpu, port, size);
-    if (v->mode_stale || v->smc_hit || cpu->halted || atomic_load_explicit(&cpu->events, memory_order_relaxed) ||
-        (v->held_events && (cpu->rflags & FLAG_IF)))
-        return on_behind(v, in);
-    return on_in_block(v);
+    return v->mode_stale || v->smc_hit || wanted_elsewhere(v) ? on_behind(v, in) : on_in_block(v);
+}
+
+/* ---- CR8 ---- */
+
+/* mov to and from CR8 at CPL 0 with a local APIC. Written with what it holds, it does nothing. */
+static uintptr_t quick_cr8(struct bt_vcpu *v, const struct bt_site *site)
+{
+    struct cpu *cpu = &v->cpu;
+    const struct insn *in = &site->insn;
+    uint64_t *reg = &cpu->gpr[in->rm.num & 15];
+    const _Atomic uint8_t *tpr = cpu->board ? cpu->board->tpr : NULL;
+    bt_protect_vectors(v);
+    if (!tpr || !cpu->wide || (in->reg.write && *reg > 15))
+        return bt_callout(v, site);
+    v->stats.callouts++;
+    unsigned now = atomic_load_explicit(tpr, memory_order_relaxed);
+    if (!in->reg.write) {
+        *reg = cpu->cr8 = (uint8_t)(now >> 4);
+        return on_in_block(v);
+    }
+    cpu->cr8 = (uint8_t)*reg;
+    if (now != *reg << 4) {
+        cpu_fpu_park(cpu);
+        cpu->board->cr8_write(cpu->board->opaque, (unsigned)*reg);
+        cpu_fpu_unpark(cpu);
+    }
+    return wanted_elsewhere(v) ? on_behind(v, in) : on_in_block(v);
 }
 
 /* ---- between rings ---- */
@@ -297,6 +329,9 @@ bt_run_fn *bt_quick_run(const struct insn *in, uint32_t mode, uint32_t *operand)
     case INSN_STRING:
         return string_is_quick(in, mode) ? quick_string : bt_callout;
     case INSN_SYSTEM:
+        if (in->reg.cls == REGCLASS_CONTROL && in->reg.num == 8 && in->rm.cls == REGCLASS_GPR &&
+            (mode & BT_MODE_CPL0) && (mode & BT_MODE_CODE_MASK) == INSN_MODE_64)
+            return quick_cr8;
         if (in->mnemonic != ZYDIS_MNEMONIC_IN && in->mnemonic != ZYDIS_MNEMONIC_OUT)
             return bt_callout;
         *operand = !(in->opcode & 1) ? 1 : in->opsize > 4 ? 4 : in->opsize;
@@ -335,7 +370,7 @@ bool bt_quick_modal(const struct insn *in)
     case ZYDIS_MNEMONIC_HLT:
         return false;
     case ZYDIS_MNEMONIC_MOV:
-        return in->reg.write;
+        return in->reg.write && !(in->reg.cls == REGCLASS_CONTROL && in->reg.num == 8);
     default:
         return true;
     }

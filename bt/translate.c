@@ -159,13 +159,17 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
 }
 
 /* Loads of a data segment register: translated code finds its base and limits in the vCPU, and when a load changes the
- * mode, the call into C does not come back. (SS holds interrupts off for an instruction.) */
-static bool segment_load_goes_on(const struct builder *b, const struct insn *in)
+ * mode, the call into C does not come back. (SS holds interrupts off for an instruction.) CR8 is the interrupt
+ * controller's; when it lets an interrupt through, C does not come back either. */
+static bool load_goes_on(const struct builder *b, const struct insn *in)
 {
-    if (in->cls != INSN_SEGMENT || in->interrupt_shadow || in->mem.present || (b->mode & BT_MODE_SINGLE))
+    if (in->interrupt_shadow || in->mem.present || (b->mode & BT_MODE_SINGLE))
         return false;
-    return in->mnemonic == ZYDIS_MNEMONIC_MOV || in->mnemonic == ZYDIS_MNEMONIC_POP ||
-           in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE;
+    if (in->cls == INSN_SYSTEM)
+        return in->mnemonic == ZYDIS_MNEMONIC_MOV && in->reg.cls == REGCLASS_CONTROL && in->reg.num == 8;
+    return in->cls == INSN_SEGMENT &&
+           (in->mnemonic == ZYDIS_MNEMONIC_MOV || in->mnemonic == ZYDIS_MNEMONIC_POP ||
+            in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE);
 }
 
 static int decode_block(struct builder *b, gpa_t at)
@@ -194,8 +198,7 @@ static int decode_block(struct builder *b, gpa_t at)
         b->eips[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
-        if (in->ends_block && !flags_insn_is_inline(b, in) && !segment_load_goes_on(b, in) &&
-            !system_insn_is_inline(b, in))
+        if (in->ends_block && !flags_insn_is_inline(b, in) && !load_goes_on(b, in) && !system_insn_is_inline(b, in))
             break;
     }
     b->eips[b->count] = eip;
@@ -285,7 +288,7 @@ static void emit_insn(struct builder *b)
     } else if (system_insn_is_inline(b, b->in)) {
         translate_system(b);
     } else {
-        bool ends = b->in->ends_block && !segment_load_goes_on(b, b->in);
+        bool ends = b->in->ends_block && !load_goes_on(b, b->in);
         translate_callout(b, ends ? BT_SITE_ENDS_BLOCK : 0);
         b->ended = ends;
     }

@@ -21,8 +21,8 @@ bool system_insn_is_inline(const struct builder *b, const struct insn *in)
         return false;
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-        return true;
+    case ZYDIS_MNEMONIC_RDTSCP: /* unless the board counts */
+        return !b->v->cpu.board || !b->v->cpu.board->tsc;
     case ZYDIS_MNEMONIC_MOV:
         return (b->mode & BT_MODE_CPL0) && control_register_is_inline(in);
     case ZYDIS_MNEMONIC_CLTS:

@@ -31,8 +31,9 @@ int cpu_read_cr(struct cpu *cpu, unsigned n, uint64_t *value)
         break;
     default:
         if (cpu->board && cpu->board->cr8_read) {
-            cpu_fpu_unload(cpu);
+            cpu_fpu_park(cpu);
             cpu->cr8 = cpu->board->cr8_read(cpu->board->opaque) & 15;
+            cpu_fpu_unpark(cpu);
         }
         *value = cpu->cr8;
     }
@@ -116,8 +117,9 @@ static int write_cr8(struct cpu *cpu, uint64_t value)
         return fault_gp(cpu, 0);
     cpu->cr8 = (uint8_t)value;
     if (cpu->board && cpu->board->cr8_write) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         cpu->board->cr8_write(cpu->board->opaque, (unsigned)value);
+        cpu_fpu_unpark(cpu);
     }
     return done(cpu);
 }

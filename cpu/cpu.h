@@ -96,6 +96,7 @@ struct cpu_board {
     int (*cr8_read)(void *opaque);
     void (*cr8_write)(void *opaque, unsigned tpr);
     void (*ferr)(void *opaque, int level); /* FERR#: x87 error with CR0.NE clear, to IRQ 13 */
+    const _Atomic uint8_t *tpr; /* the local APIC's TPR, to be read by the vCPU's thread; NULL: ask cr8_read */
     int (*tsc_deadline)(void *opaque, uint64_t tsc);
     uint64_t (*tsc_deadline_read)(void *opaque); /* 0: none waits */
     /* What the guest's time stamp counter is made from instead of the host's; NULL: the host's. */

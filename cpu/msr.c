@@ -367,8 +367,9 @@ static int read_apic_base(struct cpu *cpu, uint64_t *value)
         return MSR_UNKNOWN;
     *value = cpu->msr.apic_base;
     if (cpu->board && cpu->board->apic_base_read) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         *value = cpu->board->apic_base_read(cpu->board->opaque);
+        cpu_fpu_unpark(cpu);
     }
     return MSR_OK;
 }
@@ -396,8 +397,9 @@ static int read_tsc_deadline(struct cpu *cpu, uint64_t *value)
         return MSR_UNKNOWN;
     *value = cpu->msr.tsc_deadline;
     if (cpu->board && cpu->board->tsc_deadline_read) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         *value = cpu->board->tsc_deadline_read(cpu->board->opaque);
+        cpu_fpu_unpark(cpu);
     }
     return MSR_OK;
 }
@@ -408,8 +410,9 @@ static int write_tsc_deadline(struct cpu *cpu, uint64_t value)
         return MSR_UNKNOWN;
     cpu->msr.tsc_deadline = value;
     if (cpu->board && cpu->board->tsc_deadline) {
-        cpu_fpu_unload(cpu);
+        cpu_fpu_park(cpu);
         cpu->board->tsc_deadline(cpu->board->opaque, value);
+        cpu_fpu_unpark(cpu);
     }
     return MSR_OK;
 }

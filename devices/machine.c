@@ -323,6 +323,7 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
         v->callbacks.apic_base_write = vcpu_apic_base_write;
         v->callbacks.cr8_read = vcpu_cr8_read;
         v->callbacks.cr8_write = vcpu_cr8_write;
+        v->callbacks.tpr = &vcpu_lapic(v)->tpr;
         v->callbacks.tsc_deadline = vcpu_tsc_deadline;
         v->callbacks.tsc_deadline_read = vcpu_tsc_deadline_read;
     }
