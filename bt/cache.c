@@ -465,8 +465,10 @@ static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned
 {
     struct bt_frame *f = frame_make(c, gfn);
     f->live++;
-    for (unsigned i = from; i < to; i++)
-        f->bytes[i / 64] |= 1ull << i % 64;
+    for (unsigned i = from, n; i < to; i += n) {
+        n = to - i < 64 - i % 64 ? to - i : 64 - i % 64;
+        f->bytes[i / 64] |= ~0ull >> (64 - n) << i % 64;
+    }
     struct memory *m = c->vcpu->mem;
     if (gfn < m->page_count && !(m->flags[gfn] & MEMORY_PAGE_CODE)) {
         atomic_fetch_or(&m->flags[gfn], MEMORY_PAGE_CODE);

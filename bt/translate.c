@@ -73,6 +73,21 @@ void flags_after(struct builder *b)
     }
 }
 
+static enum insn_way way_of(const struct builder *b, const struct insn *in)
+{
+    if (translate_is_inline(b, in))
+        return WAY_PLAIN;
+    if (control_is_inline(b, in))
+        return WAY_CONTROL;
+    if (flags_insn_is_inline(b, in))
+        return WAY_FLAGS;
+    if (stack_is_inline(b, in))
+        return WAY_STACK;
+    if (string_is_inline(b, in))
+        return WAY_STRING;
+    return system_insn_is_inline(b, in) ? WAY_SYSTEM : WAY_C;
+}
+
 static void liveness(struct builder *b)
 {
     uint16_t live = FLAGS_ARITH;
@@ -80,8 +95,8 @@ static void liveness(struct builder *b)
         const struct insn *in = &b->insns[i];
         b->live_out[i] = live;
         live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
-        if (!translate_is_inline(b, in) && !control_is_inline(b, in) && !stack_is_inline(b, in) &&
-            !flags_insn_is_inline(b, in) && !string_is_inline(b, in) && !system_insn_is_inline(b, in))
+        b->way[i] = way_of(b, in);
+        if (b->way[i] == WAY_C)
             live = FLAGS_ARITH;
     }
     b->live_in = live;
@@ -274,23 +289,32 @@ static bool last_and_shadowing(const struct builder *b)
 
 static void emit_insn(struct builder *b)
 {
-    if (translate_is_inline(b, b->in)) {
+    switch (last_and_shadowing(b) ? WAY_C : b->way[b->cur]) {
+    case WAY_PLAIN:
         translate_generic(b);
-    } else if (control_is_inline(b, b->in)) {
+        break;
+    case WAY_CONTROL:
         translate_control(b);
         b->ended = true;
-    } else if (flags_insn_is_inline(b, b->in) && !last_and_shadowing(b)) {
+        break;
+    case WAY_FLAGS:
         translate_flags_insn(b);
-    } else if (stack_is_inline(b, b->in)) {
+        break;
+    case WAY_STACK:
         translate_stack(b);
-    } else if (string_is_inline(b, b->in)) {
+        break;
+    case WAY_STRING:
         translate_string(b);
-    } else if (system_insn_is_inline(b, b->in)) {
+        break;
+    case WAY_SYSTEM:
         translate_system(b);
-    } else {
+        break;
+    case WAY_C: {
         bool ends = b->in->ends_block && !load_goes_on(b, b->in);
         translate_callout(b, ends ? BT_SITE_ENDS_BLOCK : 0);
         b->ended = ends;
+        break;
+    }
     }
 }
 

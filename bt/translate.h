@@ -46,6 +46,9 @@ struct group_member {
     int64_t offset;
 };
 
+/* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
+enum insn_way { WAY_PLAIN, WAY_CONTROL, WAY_FLAGS, WAY_STACK, WAY_STRING, WAY_SYSTEM, WAY_C };
+
 struct builder {
     struct bt_vcpu *v;
     struct bt_cache *c;
@@ -58,6 +61,7 @@ struct builder {
     struct insn insns[BT_BLOCK_MAX_INSNS];
     uint64_t eips[BT_BLOCK_MAX_INSNS + 1];
     uint16_t live_out[BT_BLOCK_MAX_INSNS];
+    enum insn_way way[BT_BLOCK_MAX_INSNS];
     unsigned count;
     uint16_t live_in;
     struct bt_block *block;
