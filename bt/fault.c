@@ -60,10 +60,11 @@ static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
                          const struct bt_insn_record *r)
 {
     uint64_t gva;
+    enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
     if (uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT || !r->detour ||
-        !mmu_window_holds(&v->cpu.mmu, (uintptr_t)info->si_addr, &gva))
+        !mmu_window_holds(&v->cpu.mmu, kind, (uintptr_t)info->si_addr, &gva))
         return false;
-    switch (bt_window_fault(v, gva, uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE)) {
+    switch (bt_window_fault(v, kind, gva, uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE)) {
     case BT_WINDOW_RETRY:
         break;
     case BT_WINDOW_FAULT:

@@ -128,10 +128,8 @@ void bt_mode_update(struct bt_vcpu *v)
     mode |= data_watched ? BT_MODE_WATCH : 0;
     if (cpu->cpl == 3 && (cpu->mmu.cr0 & CR0_AM) && (cpu->rflags & EFLAGS_AC))
         mode |= BT_MODE_ALIGN;
-    if (bt_window_suits(cpu) && !(mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN))) {
-        bt_window_user(v);
-        mode |= v->window.active ? BT_MODE_WINDOW : 0;
-    }
+    if (!(mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN)))
+        mode |= bt_window_mode(v);
     cpu->accessed = data_watched ? bt_watch : NULL;
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;
@@ -283,9 +281,7 @@ static bool handle_events(struct bt_vcpu *v, enum engine_exit *how)
     if (events & (CPU_EVENT_FLUSH | CPU_EVENT_CODE)) {
         cpu_lower(cpu, CPU_EVENT_FLUSH | CPU_EVENT_CODE);
         apply_requests(v);
-        v->window.timer_armed = false;
-        bt_window_sample(v);
-        v->mode_stale = true; /* arms the timer again */
+        bt_window_timer(v);
     }
     if (events & (CPU_EVENT_SMI | CPU_EVENT_INIT)) /* one vCPU and no SMM: nobody sends them but a guest mistake */
         cpu_lower(cpu, CPU_EVENT_SMI | CPU_EVENT_INIT);
@@ -691,7 +687,8 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     }
     if (options)
         v->options = *options;
-    v->window.unavailable = v->options.step; /* each step is to see the pages it writes */
+    if (v->options.step) /* each step is to see the pages it writes */
+        v->options.window = WINDOW_NEVER;
 #ifdef RINGFOLD_DEBUG
     v->options.verify_code = true;
 #endif

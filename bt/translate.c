@@ -32,7 +32,7 @@
 struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *))
 {
     if (b->cold_count == sizeof b->cold / sizeof b->cold[0])
-        abort(); /* three a instruction is the design limit */
+        abort(); /* five an instruction is the design limit: push [mem] through a window */
     struct cold *c = &b->cold[b->cold_count++];
     *c = (struct cold){.emit = emit, .insn = b->cur, .eflags_valid = b->eflags_valid, .image_valid = b->image_valid};
     return c;

@@ -75,7 +75,7 @@ struct builder {
     bool eflags_valid;     /* the guest's live flags are in EFLAGS */
     bool image_valid;      /* ... in r13; neither: nobody needs them */
     bool ended;            /* control cannot fall out of the last instruction */
-    struct cold cold[BT_BLOCK_MAX_INSNS * 3 + 8];
+    struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
 };
 
@@ -121,6 +121,10 @@ static inline void stack_done(const struct builder *b, struct cold *c)
     if (c)
         c->back[1] = asm_here(&b->a);
 }
+/* The two through the tables, whatever the mode. */
+void table_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
+struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write,
+                         void (*op)(struct builder *, struct rm));
 /* ESP += n by the stack's width, flag-free; r11 is lost. */
 void stack_adjust(struct builder *b, int n);
 /* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */

@@ -243,15 +243,17 @@ static bool address_is_register(const struct builder *b)
 
 void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
 {
-    const struct insn_mem *m = &b->in->mem;
-    if (window_takes_operand(b)) {
+    if (window_takes_operand(b))
         window_operand(b, size, read, write, op);
-        return;
-    }
-    if (group_has_operand(b, size)) {
+    else if (group_has_operand(b, size))
         group_operand(b, size, read, write, op);
-        return;
-    }
+    else
+        table_operand(b, size, read, write, op);
+}
+
+void table_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
+{
+    const struct insn_mem *m = &b->in->mem;
     struct cold *c = builder_cold(b, cold_memory);
     c->size = size ? size : m->size;
     c->write = write;
@@ -309,6 +311,12 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
         group_stack(b, delta, size, write, op);
         return NULL;
     }
+    return table_stack(b, delta, size, write, op);
+}
+
+struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write,
+                         void (*op)(struct builder *, struct rm))
+{
     struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
     bool wide = b->mode & BT_MODE_STACK32, flat = segment_is_flat(b, SEG_SS);
     c->size = size;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory operands through the window (shadowmmu/window.h): `mov eax, [ebx+8]` of flat 32-bit user code becomes
+/* Memory operands through a window (shadowmmu/window.h): `mov eax, [ebx+8]` of flat 32-bit code becomes
  *
  *     mov  eax, gs:[ebx+8]
  *
  * with the 32-bit address size, so that it cannot leave the window. No flag is touched and nothing is tested: a page
  * that is not there is a host page fault (bt/fault.c), which enters it and runs the instruction again, or raises the
- * guest's #PF, or, for a device or a page with translated code, takes the detour behind the block: the same operation
- * by the tables' slow path. An access that keeps taking it gets a jump to it in place of the instruction, which is
- * why one through the window is never shorter than a jump. */
+ * guest's #PF, or, for a page that is not for windows (a device, one with translated code, the user's in the kernel),
+ * takes the detour behind the block: the same operation by the tables. An access that keeps taking it gets a jump to it
+ * in place of the instruction, which is why one through the window is never shorter than a jump. */
 #include "bt/translate.h"
 
 static bool window_mode(const struct builder *b)
@@ -52,26 +52,13 @@ static void set_detour(struct builder *b, const struct cold *c)
     b->c->records[c->record].detour = (uint16_t)(asm_here(&b->a) - b->block->entry);
 }
 
-/* from[] are not used: the way here is bt/fault.c's. back[1]: behind the operation. c->size etc. as in
- * translate_memory.c. */
+/* from[] are not used: the way here is bt/fault.c's. back[0]: the hot path has the flags in EFLAGS behind the
+ * operation; back[1]: behind it. */
 static void cold_window(struct builder *b, struct cold *c)
 {
     bool eflags_after = c->back[0];
     set_detour(b, c);
-    flags_clobber(b);
-    builder_record(b);
-    memory_offset(b, R10);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
-    asm_mov_imm32(&b->a, R11, c->info);
-    asm_call32(&b->a, b->glue->slow);
-    flags_prepare(b);
-    builder_record(b);
-    c->op(b, rm_sib(R11, R10, 1, 0));
-    flags_after(b);
-    if (c->write) {
-        asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur + 1]);
-        asm_call32(&b->a, b->eflags_valid || !b->image_valid ? b->glue->post : b->glue->post_saved);
-    }
+    table_operand(b, c->size, c->info & BT_INFO_READ, c->write, c->op);
     match_flags(b, eflags_after);
     asm_jmp32(&b->a, c->back[1]);
 }
@@ -102,36 +89,22 @@ void window_operand(struct builder *b, unsigned size, bool read, bool write, voi
 
 /* ---- the stack ---- */
 
-static void cold_window_read(struct builder *b, struct cold *c)
+/* back[0]: behind the access; back[1] is the caller's, as in translate_memory.c. */
+static void cold_window_stack(struct builder *b, struct cold *c)
 {
-    set_detour(b, c);
     bool eflags_after = b->eflags_valid;
-    flags_clobber(b);
-    builder_record(b);
-    asm_op(&b->a, OP_LEA, R10, rm_mem(R14, (int32_t)c->eip), 0);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
-    asm_mov_imm32(&b->a, R11, c->info);
-    asm_call32(&b->a, b->glue->slow);
-    builder_record(b);
-    c->op(b, rm_sib(R11, R10, 1, 0));
+    set_detour(b, c);
+    struct cold *in_c = table_stack(b, (int)(int64_t)c->eip, c->size, c->write, c->op);
+    if (c->write)
+        in_c->back[1] = c->back[1];
     match_flags(b, eflags_after);
     asm_jmp32(&b->a, c->back[0]);
-}
-
-/* A push is done in C as a whole, as in translate_memory.c. back[1] is set by the caller: behind the instruction; 0: it
- * ends the block. */
-static void cold_window_write(struct builder *b, struct cold *c)
-{
-    set_detour(b, c);
-    callout_emit(b, c->back[1] ? 0 : BT_SITE_ENDS_BLOCK);
-    if (c->back[1])
-        asm_jmp32(&b->a, c->back[1]);
 }
 
 struct cold *window_stack(struct builder *b, int delta, unsigned size, bool write,
                           void (*op)(struct builder *, struct rm))
 {
-    struct cold *c = builder_cold(b, write ? cold_window_write : cold_window_read);
+    struct cold *c = builder_cold(b, cold_window_stack);
     c->size = size;
     c->write = write;
     c->op = op;

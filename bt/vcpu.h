@@ -16,6 +16,7 @@
  *   r10, r11, r12, r13            as above; r12 also holds the table's address during a check
  *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
  * Guest R10-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory.
+ * GS is the base of the current window in code of BT_MODE_WINDOW.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
 #define RINGFOLD_BT_VCPU_H
@@ -54,7 +55,7 @@ enum bt_mode_bits {
     BT_MODE_ALIGN = 1 << 14,  /* alignment checks are on */
     BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
     BT_MODE_DF = 1 << 16,     /* the direction flag is set: string instructions are done in C */
-    BT_MODE_WINDOW = 1 << 17, /* user accesses go through the window (bt/window.h) */
+    BT_MODE_WINDOW = 1 << 17, /* accesses go through the window of the view (bt/window.h) */
     BT_MODE_PLAIN = 1 << 18,  /* of translations, never the vCPU's: no access groups (translate_group.c) */
     BT_MODE_BITS = 19
 };
@@ -74,11 +75,20 @@ struct bt_window {
     uint64_t flushes, fills; /* of the mmu, as they were at since */
     uint64_t since;          /* the address space has not changed since then, as far as is known */
     uint64_t wait;           /* how long that must be */
-    uint64_t began, entered; /* when it was taken into use; pages entered since */
-    bool has_timer, timer_armed;
-    timer_t timer;              /* looks at the guest when no interrupt of its own does */
-    bool faulted, fault_writes; /* the guest deals with a page fault of window code at fault_gva */
-    uint32_t fault_gva;
+    uint64_t cr3;            /* of the process that the wait is about */
+    uint64_t began;          /* when it was taken into use */
+    uint64_t signals, spent; /* host page faults since, and the mmu's cycles for its pages as they were then */
+};
+
+struct bt_window_watch {
+    bool has_timer, armed;
+    timer_t timer; /* looks at the guest when no interrupt of its own does */
+};
+
+/* A page fault in user window code that the guest now deals with. */
+struct bt_window_refault {
+    bool pending, writes;
+    uint32_t gva;
 };
 
 enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8 };
@@ -132,7 +142,11 @@ struct bt_vcpu {
         bool pending;
         _Alignas(64) uint8_t data[BT_BOUNCE_SIZE];
     } bounce;
-    struct bt_window window;
+    struct bt_window window[2]; /* enum mmu_window_kind */
+    struct bt_window_watch watch;
+    struct bt_window_refault refault;
+    uintptr_t gs; /* the thread's GS base: that of a window, or not known yet */
+    bool can_write_gs;
     struct bt_cache *cache;
     struct memory *mem;
     struct memory_listener listener;

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/window.h"
-#include "bt/window.h"
 
 #include "bt/cache.h"
 
+#include <asm/hwcap2.h>
 #include <asm/prctl.h>
 #include <signal.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* In cycles of the time stamp counter; a page's price is what it was measured to take, with the signal that asks for it
- * and its removal. */
-static const uint64_t PAGE_PRICE = 20000;
+/* In cycles of the time stamp counter. */
+static const uint64_t PAGE_PRICE = 20000;       /* to enter a page and to take it out, as measured */
+static const uint64_t SIGNAL_PRICE = 12000;     /* of a host page fault, beside what the mmu does */
 static const uint64_t WAIT_MIN = 2000000;       /* less than a millisecond */
 static const uint64_t WAIT_MAX = 3000000000ull; /* about a second */
-static const uint64_t CREDIT = 30000000;        /* what loading a working set may take before it is judged */
-enum { FILLS_BETWEEN_CHECKS = 64 };
+static const uint64_t CREDIT = 6000000;         /* what loading a working set may take before it is judged */
+enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 3 /* of the time that may go into pages */ };
 enum { TIMER_NS = 700000, TIMER_MAX_NS = 200000000 };
 
 static uint64_t now(void)
@@ -23,52 +24,80 @@ static uint64_t now(void)
     return __builtin_ia32_rdtsc();
 }
 
-static void set_gs(const struct bt_vcpu *v)
+/* ---- GS ---- */
+
+static void set_gs(struct bt_vcpu *v, enum mmu_window_kind kind)
 {
-    if (v->cpu.mmu.window.base)
-        syscall(SYS_arch_prctl, ARCH_SET_GS, v->cpu.mmu.window.base);
+    uintptr_t base = (uintptr_t)v->cpu.mmu.window[kind].base;
+    if (v->gs == base)
+        return;
+    v->gs = base;
+    if (v->can_write_gs)
+        __asm__ volatile("wrgsbase %0" : : "r"(base));
+    else
+        syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
 void bt_window_attach(struct bt_vcpu *v)
 {
-    struct bt_window *w = &v->window;
+    struct bt_window_watch *t = &v->watch;
     struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BT_WINDOW_SIGNAL};
     to_this_thread._sigev_un._tid = gettid();
-    set_gs(v);
-    w->has_timer = timer_create(CLOCK_MONOTONIC, &to_this_thread, &w->timer) == 0;
-    w->timer_armed = false;
+    v->gs = 0;
+    v->can_write_gs = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+    t->has_timer = timer_create(CLOCK_MONOTONIC, &to_this_thread, &t->timer) == 0;
+    t->armed = false;
 }
 
 void bt_window_detach(struct bt_vcpu *v)
 {
-    if (v->window.has_timer)
-        timer_delete(v->window.timer);
-    v->window.has_timer = false;
+    if (v->watch.has_timer)
+        timer_delete(v->watch.timer);
+    v->watch.has_timer = false;
 }
 
-static void begin(struct bt_vcpu *v)
+/* ---- what code there is ---- */
+
+/* Is the current code of the kind that can use a window? Then which. */
+static bool suits(const struct bt_vcpu *v, enum mmu_window_kind *kind)
 {
-    struct bt_window *w = &v->window;
+    const struct cpu *cpu = &v->cpu;
+    const struct segment *cs = &cpu->seg[SEG_CS];
+    bool paging = cpu->mmu.cr0 & CR0_PG;
+    *kind = cpu->cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
+    if (cpu_v8086(cpu) || cpu_code64(cpu) || !(cs->attr & SEG_DB) || cs->base || cs->limit != 0xffffffff)
+        return false;
+    if (cpu->cpl == 3)
+        return paging;
+    return cpu->cpl == 0 && v->can_write_gs && (!paging || (cpu->mmu.cr4 & CR4_PGE));
+}
+
+/* Flushes that empty the window. */
+static uint64_t flush_count(const struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    uint64_t all = v->cpu.mmu.stats.flush_all;
+    return kind == MMU_WINDOW_USER ? all + v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.switches : all;
+}
+
+static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    struct bt_window *w = &v->window[kind];
+    if (w->wait < WAIT_MIN)
+        w->wait = WAIT_MIN;
+    w->unavailable |= !mmu_window_open(&v->cpu.mmu, kind);
     if (w->unavailable)
         return;
-    if (!v->cpu.mmu.window.base) {
-        if (!mmu_window_open(&v->cpu.mmu)) {
-            w->unavailable = true;
-            return;
-        }
-        set_gs(v);
-    }
     w->active = true;
-    w->timer_armed = false;
     w->began = now();
-    w->entered = 0;
-    w->faulted = false;
+    w->signals = 0;
+    w->spent = v->cpu.mmu.window[kind].cycles;
+    v->refault.pending = false;
     v->mode_stale = true;
 }
 
-static void end(struct bt_vcpu *v, bool paid)
+static void end(struct bt_vcpu *v, enum mmu_window_kind kind, bool paid)
 {
-    struct bt_window *w = &v->window;
+    struct bt_window *w = &v->window[kind];
     w->active = false;
     w->since = now();
     w->wait = paid ? WAIT_MIN : w->wait * 4 < WAIT_MAX ? w->wait * 4 : WAIT_MAX;
@@ -76,89 +105,124 @@ static void end(struct bt_vcpu *v, bool paid)
 }
 
 /* The guest's own interrupts come too seldom to notice short work. */
-void bt_window_user(struct bt_vcpu *v)
+static void watch(struct bt_vcpu *v, const struct bt_window *w)
 {
-    struct bt_window *w = &v->window;
-    if (v->options.window_always && !w->active)
-        begin(v);
-    if (w->active) {
-        if (w->faulted)
-            mmu_window_prefill(&v->cpu.mmu, w->fault_gva, w->fault_writes);
-        w->faulted = false;
-        return;
-    }
-    if (w->timer_armed || !w->has_timer || w->unavailable)
+    struct bt_window_watch *t = &v->watch;
+    if (t->armed || !t->has_timer || w->unavailable)
         return;
     struct itimerspec once = {.it_value = {.tv_sec = 0, .tv_nsec = TIMER_NS}};
     for (uint64_t wait = WAIT_MIN; wait < w->wait && once.it_value.tv_nsec < TIMER_MAX_NS; wait *= 2)
         once.it_value.tv_nsec *= 2;
-    w->timer_armed = timer_settime(w->timer, 0, &once, NULL) == 0;
+    t->armed = timer_settime(t->timer, 0, &once, NULL) == 0;
+}
+
+uint32_t bt_window_mode(struct bt_vcpu *v)
+{
+    enum mmu_window_kind kind;
+    if (v->options.window == WINDOW_NEVER || !suits(v, &kind))
+        return 0;
+    struct bt_window *w = &v->window[kind];
+    if (v->options.window == WINDOW_ALWAYS && !w->active)
+        begin(v, kind);
+    if (!w->active) {
+        watch(v, w);
+        return 0;
+    }
+    if (kind == MMU_WINDOW_USER && v->refault.pending) {
+        v->refault.pending = false;
+        mmu_window_prefill(&v->cpu.mmu, v->refault.gva, v->refault.writes);
+        if (!w->active) /* there was no room in the tables: all was flushed */
+            return 0;
+    }
+    set_gs(v, kind);
+    return BT_MODE_WINDOW;
 }
 
 void bt_window_give_up(struct bt_vcpu *v)
 {
-    v->window.active = false;
-    v->window.unavailable = true;
+    for (int kind = 0; kind < 2; kind++) {
+        v->window[kind].active = false;
+        v->window[kind].unavailable = true;
+    }
     v->mode_stale = true;
-}
-
-static uint64_t flush_count(const struct bt_vcpu *v)
-{
-    return v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.flush_all + v->cpu.mmu.stats.switches;
 }
 
 void bt_window_sample(struct bt_vcpu *v)
 {
-    struct bt_window *w = &v->window;
-    const struct cpu *cpu = &v->cpu;
-    if (w->active || !bt_window_suits(cpu))
+    enum mmu_window_kind kind;
+    if (v->options.window != WINDOW_AUTO || !suits(v, &kind) || v->window[kind].active)
         return;
-    uint64_t t = now(), undisturbed = t - w->since;
+    struct bt_window *w = &v->window[kind];
+    uint64_t t = now(), undisturbed = t - w->since, flushes = flush_count(v, kind);
     if (w->wait < WAIT_MIN)
         w->wait = WAIT_MIN;
-    if (w->flushes == flush_count(v) && undisturbed < w->wait)
+    if (w->flushes == flushes && undisturbed < w->wait)
         return;
-    uint64_t new_pages = cpu->mmu.stats.fills - w->fills;
-    if (w->flushes == flush_count(v) && new_pages * PAGE_PRICE < undisturbed / 2)
-        begin(v);
-    w->flushes = flush_count(v);
-    w->fills = cpu->mmu.stats.fills;
+    uint64_t new_pages = v->cpu.mmu.stats.fills - w->fills;
+    /* the supervisor's pages come in long runs */
+    bool settled = kind == MMU_WINDOW_SUPERVISOR || new_pages * PAGE_PRICE < undisturbed / SHARE;
+    if (w->flushes == flushes && settled)
+        begin(v, kind);
+    w->flushes = flushes;
+    w->fills = v->cpu.mmu.stats.fills;
     w->since = t;
 }
 
-/* Does the window earn what its pages cost? */
-static bool pays(const struct bt_window *w)
+void bt_window_timer(struct bt_vcpu *v)
 {
-    return w->entered * PAGE_PRICE < CREDIT + (now() - w->began) / 2;
+    v->watch.armed = false;
+    bt_window_sample(v);
+    v->mode_stale = true; /* arms it again */
 }
 
-enum bt_window_action bt_window_fault(struct bt_vcpu *v, uint64_t gva, bool write)
+/* ---- page faults ---- */
+
+/* Cycles that the window has cost since it was taken into use. */
+static uint64_t cost(const struct bt_vcpu *v, enum mmu_window_kind kind)
 {
-    struct bt_window *w = &v->window;
+    const struct bt_window *w = &v->window[kind];
+    return v->cpu.mmu.window[kind].cycles - w->spent + w->signals * SIGNAL_PRICE;
+}
+
+static bool pays(const struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    const struct bt_window *w = &v->window[kind];
+    return cost(v, kind) < CREDIT * WAIT_MIN / w->wait + (now() - w->began) / SHARE;
+}
+
+/* From a signal handler: out of the window's blocks at their next poll. */
+static void end_soon(struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    end(v, kind, false);
+    cpu_raise(&v->cpu, CPU_EVENT_CODE);
+}
+
+enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write)
+{
+    struct bt_window *w = &v->window[kind];
     struct mmu_fault fault;
     v->stats.host_signals++;
     if (!w->active || gva != (uint32_t)gva) /* it has just been given up; or the access wraps at 4 GiB */
         return BT_WINDOW_DETOUR;
-    switch (mmu_window_fill(&v->cpu.mmu, (uint32_t)gva, write, &fault)) {
+    if (++w->signals % FAULTS_BETWEEN_CHECKS == 0 && !pays(v, kind) && v->options.window == WINDOW_AUTO) {
+        end_soon(v, kind);
+        return BT_WINDOW_DETOUR;
+    }
+    unsigned access = cpu_access_rights(&v->cpu) | (write ? MMU_WRITE : MMU_READ);
+    switch (mmu_window_fill(&v->cpu.mmu, kind, (uint32_t)gva, access, &fault)) {
     case MMU_WINDOW_OK:
-        if (++w->entered % FILLS_BETWEEN_CHECKS == 0 && !pays(w)) {
-            end(v, false);
-            cpu_raise(&v->cpu, CPU_EVENT_CODE); /* out of the window's blocks */
-        }
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_FAULT:
         cpu_raise_page_fault(&v->cpu, &fault);
-        w->faulted = true;
-        w->fault_gva = (uint32_t)gva;
-        w->fault_writes = write;
+        if (kind == MMU_WINDOW_USER)
+            v->refault = (struct bt_window_refault){.pending = true, .writes = write, .gva = (uint32_t)gva};
         return BT_WINDOW_FAULT;
     case MMU_WINDOW_TABLE:
         v->stats.window_detours++;
         return BT_WINDOW_DETOUR_ALWAYS;
     default:
-        mmu_window_clear(&v->cpu.mmu);
-        end(v, false);
-        cpu_raise(&v->cpu, CPU_EVENT_CODE);
+        mmu_window_clear(&v->cpu.mmu, kind);
+        end_soon(v, kind);
         return BT_WINDOW_DETOUR;
     }
 }
@@ -172,10 +236,16 @@ void bt_window_divert(struct bt_vcpu *v, uintptr_t at, uintptr_t detour)
     asm_jmp32(&a, detour);
 }
 
-void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind kind)
+void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind flush)
 {
-    struct bt_window *w = &v->window;
-    if (!w->active || kind == MMU_FLUSH_PAGE)
-        return;
-    end(v, now() - w->began > 4 * w->entered * PAGE_PRICE);
+    for (int kind = 0; kind < 2; kind++) {
+        struct bt_window *w = &v->window[kind];
+        bool hit = flush == MMU_FLUSH_ALL || (flush != MMU_FLUSH_PAGE && kind == MMU_WINDOW_USER);
+        if (hit && w->cr3 != v->cpu.mmu.cr3) { /* another process may be another case */
+            w->cr3 = v->cpu.mmu.cr3;
+            w->wait = WAIT_MIN;
+        }
+        if (w->active && hit)
+            end(v, (enum mmu_window_kind)kind, now() - w->began > 2 * SHARE * cost(v, (enum mmu_window_kind)kind));
+    }
 }

@@ -17,26 +17,27 @@ enum engine_exit {
 };
 
 struct engine_options {
-    bool verify_code;      /* check every emitted block against the safe grammar */
-    bool perf_map;         /* write /tmp/perf-PID.map */
-    bool profile;          /* sample where the time goes, for stats and hot_blocks */
-    bool window_always;    /* for tests: 32-bit user code uses the window from the start (bt/window.h) */
-    bool one_insn_blocks;  /* research: a block is one instruction, no chaining */
-    /* For lockstep (frontend/verify.h): run returns ENGINE_EXIT_KICK after each block (with those that are chained behind
-     * it, forwards and inside its page), and after each delivery of an interrupt. bt only. */
+    bool verify_code; /* check every emitted block against the safe grammar */
+    bool perf_map;    /* write /tmp/perf-PID.map */
+    bool profile;     /* sample where the time goes, for stats and hot_blocks */
+    /* When 32-bit code reaches memory through the host's page tables (bt/window.h). bt only. */
+    enum { WINDOW_AUTO, WINDOW_ALWAYS, WINDOW_NEVER } window;
+    bool one_insn_blocks; /* research: a block is one instruction, no chaining */
+    /* For lockstep (frontend/verify.h): run returns ENGINE_EXIT_KICK after each block (with those that are chained
+     * behind it, forwards and inside its page), and after each delivery of an interrupt. bt only. */
     bool step;
     unsigned block_insns; /* research: the most instructions in a block, 0: as many as fit. bt only */
     /* For tests of that: one operation emitted for the guest instruction at rip damage_at is turned into another. */
     bool damage;
     uint64_t damage_at;
-    bool host_cpu;         /* the guest sees the host's processor instead of the model: kvm only */
-    size_t cache_size;     /* bytes of code cache, 0: default */
+    bool host_cpu;     /* the guest sees the host's processor instead of the model: kvm only */
+    size_t cache_size; /* bytes of code cache, 0: default */
 };
 
 struct engine {
     const char *name; /* "bt", "kvm" */
-    /* Makes a vCPU. The struct cpu is allocated by the engine (bt wants it beside its code cache). NULL with a reason in
-     * err on failure. */
+    /* Makes a vCPU. The struct cpu is allocated by the engine (bt wants it beside its code cache). NULL with a reason
+     * in err on failure. */
     struct cpu *(*vcpu_create)(const struct engine_options *options, struct memory *mem, const struct cpu_model *model,
                                const struct cpu_board *board, unsigned index, char *err, size_t err_len);
     void (*vcpu_destroy)(struct cpu *cpu);
@@ -46,10 +47,11 @@ struct engine {
     void (*state_replaced)(struct cpu *cpu);
     /* Counters as a JSON object text of name: number pairs, appended to out without braces. May be NULL. */
     void (*stats)(const struct cpu *cpu, FILE *out);
-    /* The hottest blocks, at most count, guest and host code side by side, as text; the vCPU must not run. Of a vCPU made
-     * with engine_options.profile. NULL: the engine has no blocks. */
+    /* The hottest blocks, at most count, guest and host code side by side, as text; the vCPU must not run. Of a vCPU
+     * made with engine_options.profile. NULL: the engine has no blocks. */
     void (*hot_blocks)(struct cpu *cpu, FILE *out, unsigned count);
-    /* From any thread, after cpu->events changed: makes run look at them when it cannot see them by itself. May be NULL. */
+    /* From any thread, after cpu->events changed: makes run look at them when it cannot see them by itself. May be
+     * NULL. */
     void (*kick)(struct cpu *cpu);
 };
 

@@ -65,6 +65,8 @@ static const char text[] =
     "  --hot-blocks FILE[,COUNT]\n"
     "                         write the COUNT (20) blocks that took most time when the machine ends, guest\n"
     "                         and host code side by side; bt only\n"
+    "  --window auto|always|never\n"
+    "                         when 32-bit code reaches memory through the host's page tables; bt only\n"
     "  --one-insn-blocks      translate instruction by instruction, without chaining\n"
     "  --cache-size SIZE      memory for translated code, 1M to 1G\n"
     "\n"

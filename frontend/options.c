@@ -39,6 +39,7 @@ enum option_id {
     OPTION_HUGEPAGES,
     OPTION_VERIFY_CODE,
     OPTION_PERF_MAP,
+    OPTION_WINDOW,
     OPTION_ONE_INSN_BLOCKS,
     OPTION_CACHE_SIZE,
     OPTION_HOT_BLOCKS
@@ -75,6 +76,7 @@ static const struct option long_options[] = {
     {"hugepages", no_argument, NULL, OPTION_HUGEPAGES},
     {"verify-code", no_argument, NULL, OPTION_VERIFY_CODE},
     {"perf-map", no_argument, NULL, OPTION_PERF_MAP},
+    {"window", required_argument, NULL, OPTION_WINDOW},
     {"one-insn-blocks", no_argument, NULL, OPTION_ONE_INSN_BLOCKS},
     {"cache-size", required_argument, NULL, OPTION_CACHE_SIZE},
     {"hot-blocks", required_argument, NULL, OPTION_HOT_BLOCKS},
@@ -444,6 +446,7 @@ static int set_choice(struct parser *p, int id)
     static const char *const models[] = {"ringfold", "host", NULL};
     static const char *const boots[] = {"c", "d", "a", "n", NULL};
     static const char *const exits[] = {"exact", "qemu", NULL};
+    static const char *const windows[] = {"auto", "always", "never", NULL};
     static const char *const displays[] = {"none", "sdl", NULL};
     int i = 0;
     switch (id) {
@@ -466,6 +469,11 @@ static int set_choice(struct parser *p, int id)
         if (set_word(p, exits, "exact or qemu is expected", &i))
             return -1;
         p->o->machine.debug_exit = i ? DEBUG_EXIT_QEMU : DEBUG_EXIT_EXACT;
+        return 0;
+    case OPTION_WINDOW:
+        if (set_word(p, windows, "auto, always or never is expected", &i))
+            return -1;
+        p->o->machine.engine_options.window = i;
         return 0;
     default: /* OPTION_DISPLAY */
         if (set_word(p, displays, "sdl or none is expected", &i))

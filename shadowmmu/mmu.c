@@ -82,7 +82,8 @@ void mmu_destroy(struct mmu *mmu)
         table_release(mmu->view[v].write, mmu->wide, 2 * (unsigned)v + 1);
         mmu->view[v] = (struct mmu_table_set){0};
     }
-    mmu_window_close(mmu);
+    mmu_window_close(mmu, MMU_WINDOW_USER);
+    mmu_window_close(mmu, MMU_WINDOW_SUPERVISOR);
     if (mmu->large)
         munmap(mmu->large, large_size(mmu->wide));
     mmu->large = NULL;
@@ -97,8 +98,9 @@ static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
 
 void mmu_flush(struct mmu *mmu, bool global_too)
 {
-    mmu_window_clear(mmu);
+    mmu_window_clear(mmu, MMU_WINDOW_USER);
     if (global_too) {
+        mmu_window_clear(mmu, MMU_WINDOW_SUPERVISOR);
         mmu->stats.flush_all++;
         mmu_space_drop_all(mmu);
     } else {
@@ -111,7 +113,7 @@ void mmu_flush(struct mmu *mmu, bool global_too)
 static void flush_current(struct mmu *mmu)
 {
     mmu->stats.flush_cr3++;
-    mmu_window_clear(mmu);
+    mmu_window_clear(mmu, MMU_WINDOW_USER);
     mmu_space_drop_current(mmu);
     notify(mmu, MMU_FLUSH_SPACE, 0);
 }
@@ -169,7 +171,8 @@ static unsigned invlpg_large(struct mmu *mmu, uint64_t region)
     unsigned flags = 0;
     for (uint64_t i = 0; i < count; i++)
         flags |= drop_large(mmu, first + i);
-    mmu_window_clear(mmu);
+    mmu_window_clear(mmu, MMU_WINDOW_USER);
+    mmu_window_clear(mmu, MMU_WINDOW_SUPERVISOR);
     return flags;
 }
 
@@ -181,7 +184,8 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
     mmu->stats.invlpg_large += large != 0;
     for (int v = 0; v < MMU_VIEW_COUNT; v++)
         clear_entry(&mmu->view[v], page);
-    mmu_window_drop(mmu, page, false);
+    mmu_window_drop(mmu, MMU_WINDOW_USER, page, false);
+    mmu_window_drop(mmu, MMU_WINDOW_SUPERVISOR, page, false);
     if (large & MMU_LARGE_EXEC)
         notify(mmu, MMU_FLUSH_ALL, 0);
     else
@@ -234,7 +238,7 @@ bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3)
         mmu->cr3 = cr3;
     } else if (ids && (cr3 ^ mmu->cr3) & 0xfff) {
         mmu->stats.switches++;
-        mmu_window_clear(mmu);
+        mmu_window_clear(mmu, MMU_WINDOW_USER);
         mmu_space_switch(mmu, cr3, keep);
         mmu->cr3 = cr3;
     } else {

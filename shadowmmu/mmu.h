@@ -66,10 +66,13 @@ enum mmu_large {
 enum { MMU_LARGE_SHIFT = 9 };
 
 /* See shadowmmu/window.h. */
+enum mmu_window_kind { MMU_WINDOW_USER, MMU_WINDOW_SUPERVISOR };
+
 struct mmu_window {
     uint8_t *base;     /* NULL: not open */
     uint8_t *rights;   /* by page: what is mapped */
     uint32_t mappings; /* made since it was last empty */
+    uint64_t cycles;   /* of the time stamp counter, spent on its pages so far */
 };
 
 struct mmu {
@@ -93,7 +96,7 @@ struct mmu {
     uint64_t space_tick;
     /* enum mmu_large, by 512 table entries, 2 MiB. INVLPG of any address in a large page is for all of it. */
     uint8_t *large;
-    struct mmu_window window;
+    struct mmu_window window[2]; /* enum mmu_window_kind */
     /* a flush by the engine: code map and block chains derived from the address space must go */
     void (*flushed)(void *opaque, enum mmu_flush_kind kind, uint64_t gva);
     /* CR3 has another PCID: what the engine derived from the current address space is to be kept as number parked (-1:

@@ -274,7 +274,6 @@ void mmu_space_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
         mmu->view[f->view].write[f->page] = 0;
         if (!writes_only)
             mmu->view[f->view].read[f->page] = 0;
-        if (f->view == MMU_VIEW_USER)
-            mmu_window_drop(mmu, f->page, writes_only);
+        mmu_window_drop(mmu, f->view == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR, f->page, writes_only);
     }
 }

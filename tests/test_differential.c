@@ -134,7 +134,7 @@ static bool pair_open(struct pair *p, unsigned bits, bool window)
 {
     /* The verifier ends the process at the first block it does not like: asked for, not by default. */
     const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL,
-                                           .window_always = window};
+                                           .window = window ? WINDOW_ALWAYS : WINDOW_AUTO};
     const char *why = "the translator is not built in";
 
     if (!&engine_bt) {
