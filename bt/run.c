@@ -174,6 +174,7 @@ static void on_mode_changed(struct cpu *cpu)
 static void on_flushed(void *opaque, enum mmu_flush_kind kind, uint64_t gva)
 {
     struct bt_vcpu *v = opaque;
+    v->device_page[0].key = v->device_page[1].key = 0;
     bt_window_flushed(v, kind);
     bt_cache_unmap(v->cache, kind, gva);
 }
@@ -181,6 +182,7 @@ static void on_flushed(void *opaque, enum mmu_flush_kind kind, uint64_t gva)
 static void on_switched(void *opaque, int parked, int resumed)
 {
     struct bt_vcpu *v = opaque;
+    v->device_page[0].key = v->device_page[1].key = 0;
     bt_window_flushed(v, MMU_FLUSH_SPACE);
     bt_cache_switch(v->cache, parked, resumed);
 }

@@ -34,6 +34,8 @@ void bt_watch(struct cpu *cpu, uint64_t gva, unsigned size, bool write)
     }
 }
 
+enum { DEVICE_PAGE_VALID = 1 << 11 }; /* beside the rights, in the low bits of a page's address */
+
 /* The part of an access that lies in one page. */
 static int access_part(struct bt_vcpu *v, int part, uint64_t gva, unsigned len, bool read, bool write)
 {
@@ -42,11 +44,21 @@ static int access_part(struct bt_vcpu *v, int part, uint64_t gva, unsigned len, 
     unsigned rights = cpu_access_rights(&v->cpu);
     b->gva[part] = gva;
     b->len[part] = len;
+    uint64_t key = (gva & ~(uint64_t)PAGE_MASK) | rights | DEVICE_PAGE_VALID;
+    if (v->device_page[write].key == key) {
+        b->addr[part] = gpa_add(v->device_page[write].addr, gva & PAGE_MASK);
+        b->device[part] = true;
+        return CPU_OK;
+    }
     enum mmu_result r =
         mmu_access(&v->cpu.mmu, gva, (write ? MMU_WRITE : MMU_READ) | rights, &b->hva[part], &b->addr[part], &fault);
     if (r == MMU_FAULT)
         return cpu_raise_page_fault(&v->cpu, &fault);
     b->device[part] = r == MMU_DEVICE;
+    if (r == MMU_DEVICE) {
+        v->device_page[write].key = key;
+        v->device_page[write].addr = (gpa_t){b->addr[part].v & ~(uint64_t)PAGE_MASK};
+    }
     struct memory_page page = memory_page(v->mem, gpa_gfn(b->addr[part]));
     if (!b->device[part] && read && write && page.read != page.write)
         b->device[part] = true; /* reads and writes go to different places: by way of the bounce buffer */
@@ -253,7 +265,8 @@ uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     if (modal || v->mode_stale)
         bt_mode_update(v);
     if (ends || cpu->rip != next || v->mode != mode || v->smc_hit || cpu->halted ||
-        (atomic_load_explicit(&cpu->events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP) || (v->held_events && (cpu->rflags & FLAG_IF)))
+        (atomic_load_explicit(&cpu->events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP) ||
+        (v->held_events && (cpu->rflags & FLAG_IF)))
         return bt_go_on(v);
     bt_flags_to_image(v);
     if (!cpu->fpu_live)

@@ -147,6 +147,11 @@ struct bt_vcpu {
     struct bt_window_refault refault;
     uintptr_t gs; /* the thread's GS base: that of a window, or not known yet */
     bool can_write_gs;
+    /* The page of a device that was read and written last: as a TLB entry, it goes when the tables are flushed. */
+    struct {
+        uint64_t key; /* guest-virtual page, rights, DEVICE_PAGE_VALID; 0: none */
+        gpa_t addr;
+    } device_page[2];
     struct bt_cache *cache;
     struct memory *mem;
     struct memory_listener listener;
