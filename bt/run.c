@@ -461,7 +461,7 @@ static bool enter_plain(struct bt_vcpu *v)
     v->mode = mode;
     if (!b)
         return false;
-    if (v->stats.cache_flushes == flushes)
+    if (v->stats.cache_flushes == flushes && !v->options.step) /* a linked one polls: that would be a step of nothing */
         bt_cache_link(c, exit, b);
     enter(v, b->entry + b->body);
     return true;
