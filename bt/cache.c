@@ -591,6 +591,23 @@ static bool drop_from_page(struct bt_cache *c, struct bt_page *p, uint64_t gfn, 
     return hit;
 }
 
+/* The same for blocks that begin in another frame: those whose instruction crosses into this one. (Blocks of
+ * BT_MODE_SINGLE are not in the list of these.) */
+static bool drop_crossing(struct bt_cache *c, struct bt_page *p, uint64_t gfn, unsigned from, unsigned to)
+{
+    bool hit = false;
+    if (p->mode & BT_MODE_SINGLE)
+        return drop_from_page(c, p, gfn, from, to);
+    for (uint32_t i = p->crossing, next; i; i = next) {
+        next = c->blocks[i].next_crossing;
+        if (block_touches(c, &c->blocks[i], gfn, from, to)) {
+            block_kill(c, &c->blocks[i]);
+            hit = true;
+        }
+    }
+    return hit;
+}
+
 static bool bytes_hit(const struct bt_frame *f, unsigned from, unsigned to)
 {
     for (unsigned i = from; i < to; i++)
@@ -607,11 +624,10 @@ bool bt_cache_written(struct bt_cache *c, uint64_t gfn, unsigned offset, unsigne
     bool hit = false;
     for (uint32_t i = f->pages; i; i = c->pages[i].next_frame)
         hit |= drop_from_page(c, &c->pages[i], gfn, offset, offset + len);
-    /* page-crossing blocks that begin in another frame */
     if (bytes_hit(f, 0, 15) && offset < 15)
         for (uint32_t i = 1; i < c->page_count; i++)
             if (c->pages[i].gfn != gfn)
-                hit |= drop_from_page(c, &c->pages[i], gfn, offset, offset + len);
+                hit |= drop_crossing(c, &c->pages[i], gfn, offset, offset + len);
     if (hit)
         c->vcpu->smc_hit = true;
     return hit;
