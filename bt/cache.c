@@ -346,14 +346,6 @@ static uint32_t hash(uint64_t a, uint64_t b)
     return (uint32_t)((a * 0x9e3779b97f4a7c15ull + b * 0xc2b2ae3d27d4eb4full) >> 48) & (BT_HASH - 1);
 }
 
-/* memset without vector registers: the guest's may be live. */
-static void frame_clear(struct bt_frame *f)
-{
-    void *to = f;
-    size_t n = sizeof *f;
-    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0) : "memory");
-}
-
 static struct bt_frame *frame_find(struct bt_cache *c, uint64_t gfn)
 {
     for (uint32_t i = c->frame_hash[hash(gfn, 0)]; i; i = c->frames[i].next_hash)
@@ -369,7 +361,7 @@ static struct bt_frame *frame_make(struct bt_cache *c, uint64_t gfn)
         return f;
     uint32_t n = c->frame_count++;
     f = &c->frames[n];
-    frame_clear(f);
+    bt_clear(f, sizeof *f);
     f->gfn = gfn;
     uint32_t *head = &c->frame_hash[hash(gfn, 0)];
     f->next_hash = *head;
@@ -447,7 +439,7 @@ struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields)
         if (c->sites[i].run == fields->run && site_is(&c->sites[i], &fields->insn, fields->flags))
             return &c->sites[i];
     uint32_t n = c->site_count++;
-    c->sites[n] = *fields;
+    bt_copy(&c->sites[n], fields, sizeof *fields);
     c->sites[n].next_hash = *head;
     *head = n;
     return &c->sites[n];

@@ -242,7 +242,9 @@ static void look_at(struct analysis *a, unsigned n)
 
 void groups_find(struct builder *b)
 {
-    struct analysis a = {.b = b};
+    struct analysis a;
+    bt_clear(&a, sizeof a);
+    a.b = b;
     b->group_count = 0;
     for (unsigned i = 0; i < b->count; i++)
         b->members[i][GROUP_OPERAND].group = b->members[i][GROUP_STACK].group = 0;

@@ -191,6 +191,17 @@ static inline bool bt_target_good(const struct bt_vcpu *v, uint64_t rip)
     return rip <= v->code_limit;
 }
 
+/* memset to 0 and memcpy for where the guest's vector state may be live: the library's use vector registers, and
+ * compilers make calls of them out of large assignments. */
+static inline void bt_clear(void *to, size_t n)
+{
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(0) : "memory");
+}
+static inline void bt_copy(void *to, const void *from, size_t n)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
 /* run.c */
 /* From a C function that translated code called, at the end of an instruction that cpu->rip leads away from, or after a
  * fault was raised: what that function returns so that execution goes on in translated code at cpu->rip without the
