@@ -241,6 +241,34 @@ static bool address_is_register(const struct builder *b)
            segment_is_flat(b, m->seg) && !memory_is_bit_string(b->in);
 }
 
+/* A constant address whose access is aligned needs no test but that of the entry, whose index is constant too. */
+static bool address_is_known(const struct builder *b, unsigned size, uint64_t *address)
+{
+    const struct insn_mem *m = &b->in->mem;
+    if ((m->base != GPR_NONE && m->base != GPR_IP) || m->index != GPR_NONE || b->in->addrsize != (b->wide ? 8 : 4) ||
+        !segment_is_flat(b, m->seg) || memory_is_bit_string(b->in) || (b->mode & BT_MODE_WATCH))
+        return false;
+    *address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eips[b->cur + 1] : 0);
+    if (!b->wide)
+        *address = (uint32_t)*address;
+    return (*address & (size - 1)) == 0 && (size & (size - 1)) == 0;
+}
+
+static void emit_known_check(struct builder *b, struct cold *c, uint64_t address)
+{
+    uint64_t index = mmu_table_index(&b->v->cpu.mmu, address);
+    if (b->wide) {
+        asm_mov_imm64(&b->a, SCRATCH_DELTA, index);
+        asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(c->write ? &b->v->write_table : &b->v->read_table), 0);
+        asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(R12, SCRATCH_DELTA, 8, 0), 0);
+    } else {
+        asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_mem(c->write ? R9 : R8, (int32_t)(index * 8)), 0);
+    }
+    constant_address(b, SCRATCH_ADDRESS, address);
+    asm_op(&b->a, OP_TEST | OP_W, SCRATCH_DELTA, rm_reg(SCRATCH_DELTA), 0);
+    c->from[0] = asm_jcc32(&b->a, CC_Z, 0);
+}
+
 void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
 {
     if (window_takes_operand(b))
@@ -261,8 +289,12 @@ void table_operand(struct builder *b, unsigned size, bool read, bool write, void
     c->info = c->size | (read ? BT_INFO_READ : 0) | (write ? BT_INFO_WRITE : 0) |
               (unsigned)m->seg << BT_INFO_SEG_SHIFT | (m->aligned ? BT_INFO_ALIGNED : 0);
     c->address = SCRATCH_ADDRESS;
+    uint64_t address;
+    bool known = address_is_known(b, c->size, &address);
     flags_clobber(b);
-    if (address_is_register(b)) {
+    if (known) {
+        emit_known_check(b, c, address);
+    } else if (address_is_register(b)) {
         c->address = host_gpr(b, m->base);
     } else {
         memory_offset(b, SCRATCH_ADDRESS);
@@ -271,7 +303,8 @@ void table_operand(struct builder *b, unsigned size, bool read, bool write, void
         if (!segment_is_flat(b, m->seg))
             segment_base_and_limit(b, c, m->seg);
     }
-    emit_checks(b, c, m->aligned);
+    if (!known)
+        emit_checks(b, c, m->aligned);
     c->eflags_valid = b->eflags_valid;
     c->image_valid = b->image_valid;
     if (!write)

@@ -2,7 +2,7 @@
 /* The grammar of the safe subset, checked instruction by instruction:
  *
  *   memory    [rip + d]            a field of the vCPU
- *             [r8|r9 + r11*8]      a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
+ *             [r8|r9 + r11*8 or d] a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
  *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
  *             [r11 + r10*4]        the jump map, just loaded to r11
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
@@ -160,8 +160,9 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         return m->base == X86_REG_R11 && m->index != X86_REG_INVALID && m->disp == 0 && m->scale == 1
                    ? check_guest_operand(s, i, op)
                    : NULL;
-    if (!wide(s) && (m->base == X86_REG_R8 || m->base == X86_REG_R9) && m->index == X86_REG_R11 && m->scale == 8 &&
-        m->disp == 0 && is_load_to(i, X86_REG_R11)) {
+    bool entry = m->index == X86_REG_R11 ? m->scale == 8 && m->disp == 0
+                                         : m->index == X86_REG_INVALID && m->disp >= 0 && m->disp < 8 << 20;
+    if (!wide(s) && (m->base == X86_REG_R8 || m->base == X86_REG_R9) && entry && is_load_to(i, X86_REG_R11)) {
         s->delta = DELTA_LOADED;
         s->delta_writes = m->base == X86_REG_R9;
         return NULL;
