@@ -173,7 +173,13 @@ static void check_target(struct builder *b, unsigned target)
         return;
     exit_save_flags(b);
     struct cold *c = builder_cold(b, cold_in_c);
-    asm_op(a, OP_MOV | OP_W, R11, rm_reg(target), 0); /* bits 47-63 all alike? */
+    asm_op(a, OP_MOV | OP_W, R11, rm_reg(target), 0);           /* bits 47-63 all alike? */
+    if ((b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER) { /* all clear; the upper half is C's business too */
+        asm_op(a, OP_SHIFT_IMM | OP_W, 5, rm_reg(R11), 1);
+        asm_byte(a, 47);
+        c->from[0] = asm_jcc32(a, CC_NZ, 0);
+        return;
+    }
     asm_op(a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
     asm_byte(a, 47);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(R11), 1);
