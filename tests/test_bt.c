@@ -13,8 +13,10 @@ struct rig {
     struct cpu *cpu;
 };
 
+static unsigned device_reads;
 static uint64_t no_read(void *opaque, gpa_t addr, unsigned size)
 {
+    device_reads++;
     return 0x1122334455667788ull + addr.v;
 }
 static uint64_t last_write, last_address;
@@ -170,6 +172,41 @@ static void self_modifying(void)
     rig_close(&r);
 }
 
+/* Accesses that share a look-up (bt/translate_group.c) where that look-up may not serve: a page's end between them,
+ * device memory, code that the block itself runs next. */
+static void access_groups(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov ebx,0x20ff8; mov dword [ebx],1; mov dword [ebx+8],2; add ebx,4; mov dword [ebx],3; mov eax,[ebx+4] */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbb, 0xf8, 0x0f, 2, 0, 0xc7, 3, 1, 0, 0, 0, 0xc7, 0x43, 8, 2, 0, 0, 0, 0x83, 0xc3, 4, 0xc7,
+                        3, 3, 0, 0, 0, 0x8b, 0x43, 4),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], 2);
+    CU_ASSERT_EQUAL(r.mem.ram[0x20ff8], 1);
+    CU_ASSERT_EQUAL(r.mem.ram[0x20ffc], 3);
+    CU_ASSERT_EQUAL(r.mem.ram[0x21000], 2);
+    rig_close(&r);
+
+    CU_ASSERT_FATAL(rig_open(&r));
+    device_reads = 0;
+    /* mov ebx,0x800000; push eax; pop eax; push dword [ebx]; mov [ebx+4],eax; pop ecx; mov edx,[ebx+8] */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbb, 0, 0, 0x80, 0, 0x50, 0x58, 0xff, 0x33, 0x89, 0x43, 4, 0x59, 0x8b, 0x53, 8),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(device_reads, 2);
+    CU_ASSERT_EQUAL(last_address, 0x800004);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_CX], 0x55667788 + 0x800000);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_DX], 0x55667788 + 0x800008);
+    rig_close(&r);
+
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov ebx,next; mov byte [ebx+1],0x42; mov byte [ebx+3],0x43; next: mov al,0x11; mov ah,0x12 */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbb, 0x0d, 0, 1, 0, 0xc6, 0x43, 1, 0x42, 0xc6, 0x43, 3, 0x43, 0xb0, 0x11, 0xb4, 0x12),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX] & 0xffff, 0x4342);
+    rig_close(&r);
+}
+
 static void triple_fault(void)
 {
     struct rig r;
@@ -185,4 +222,5 @@ TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, ca
            {"flags survive the checks of memory accesses", flags_survive_memory},
            {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
            {"self-modifying code in the running block", self_modifying},
+           {"accesses that share a look-up, where it does not serve", access_groups},
            {"a fault without handlers is a triple fault", triple_fault})
