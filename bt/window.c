@@ -38,22 +38,23 @@ static void set_gs(struct bt_vcpu *v, enum mmu_window_kind kind)
         syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
-void bt_window_attach(struct bt_vcpu *v)
-{
-    struct bt_window_watch *t = &v->watch;
-    struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BT_WINDOW_SIGNAL};
-    to_this_thread._sigev_un._tid = gettid();
-    v->gs = 0;
-    v->can_write_gs = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-    t->has_timer = timer_create(CLOCK_MONOTONIC, &to_this_thread, &t->timer) == 0;
-    t->armed = false;
-}
-
 void bt_window_detach(struct bt_vcpu *v)
 {
     if (v->watch.has_timer)
         timer_delete(v->watch.timer);
     v->watch.has_timer = false;
+}
+
+void bt_window_attach(struct bt_vcpu *v)
+{
+    struct bt_window_watch *t = &v->watch;
+    struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BT_WINDOW_SIGNAL};
+    to_this_thread._sigev_un._tid = gettid();
+    bt_window_detach(v);
+    v->gs = 0;
+    v->can_write_gs = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+    t->has_timer = timer_create(CLOCK_MONOTONIC, &to_this_thread, &t->timer) == 0;
+    t->armed = false;
 }
 
 /* ---- what code there is ---- */
