@@ -132,14 +132,22 @@ static void sample(uint64_t *tsc, uint64_t *ns)
     }
 }
 
+static uint64_t first_tsc, first_ns;
+
+void cpu_tsc_begin(void)
+{
+    if (!first_ns)
+        sample(&first_tsc, &first_ns);
+}
+
 static uint32_t measure_tsc_khz(void)
 {
-    uint64_t tsc0, tsc1, ns0, ns1;
-    sample(&tsc0, &ns0);
-    while (monotonic_ns() - ns0 < 4000000) /* the readings are good to some 30 ns: 10 ppm */
+    uint64_t tsc, ns;
+    cpu_tsc_begin();
+    while (monotonic_ns() - first_ns < 2000000) /* the readings are good to some 30 ns: 20 ppm at the worst */
         __builtin_ia32_pause();
-    sample(&tsc1, &ns1);
-    return (uint32_t)(((unsigned __int128)(tsc1 - tsc0) * 1000000 + (ns1 - ns0) / 2) / (ns1 - ns0));
+    sample(&tsc, &ns);
+    return (uint32_t)(((unsigned __int128)(tsc - first_tsc) * 1000000 + (ns - first_ns) / 2) / (ns - first_ns));
 }
 
 static uint32_t host_tsc_khz(void)

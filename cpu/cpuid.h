@@ -25,6 +25,10 @@ struct cpu_model {
 /* Probes the host. long_mode: offer it to the guest. */
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic);
 
+/* Where the host does not tell the rate of its time stamp counter, cpu_model_init measures it over some milliseconds. A
+ * call early in the process lets the time until then count. Not thread-safe. */
+void cpu_tsc_begin(void);
+
 /* For a machine whose run is to be repeatable: no random numbers (RDRAND, RDSEED), and a time stamp counter of 1 GHz
  * whatever the host's is; the board must then count it (struct cpu_board, tsc). */
 void cpu_model_make_repeatable(struct cpu_model *model);

@@ -43,6 +43,16 @@ enum machine_end machine_how(const struct machine *m)
     return (enum machine_end)atomic_load(&m->how);
 }
 
+uint64_t machine_entered_at(const struct machine *m)
+{
+    return atomic_load(&m->entered_at);
+}
+
+uint64_t machine_entered_cpu_ns(const struct machine *m)
+{
+    return atomic_load(&m->entered_cpu_ns);
+}
+
 static int exit_status(const struct machine *m)
 {
     switch (machine_how(m)) {

@@ -79,6 +79,10 @@ int machine_run(struct machine *m);
 /* From any thread: ends the machine. status: only for DEBUG_EXIT and SIGNAL. The first call wins. */
 void machine_end(struct machine *m, enum machine_end how, int status);
 enum machine_end machine_how(const struct machine *m);
+/* When the vCPU first entered its engine, in ns of CLOCK_MONOTONIC; 0: not yet. Any thread. */
+uint64_t machine_entered_at(const struct machine *m);
+/* Processor time that the process had used by then, in ns. */
+uint64_t machine_entered_cpu_ns(const struct machine *m);
 
 /* Under the lock (QMP commands, console). */
 void machine_stop(struct machine *m);     /* vCPUs stand still when it returns */

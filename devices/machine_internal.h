@@ -55,6 +55,7 @@ struct machine {
     _Atomic bool a20; /* where the gate is */
     bool stopped;
     unsigned reset_requests; /* enum machine_request, under the lock */
+    _Atomic uint64_t entered_at, entered_cpu_ns; /* see machine_entered_at */
     _Atomic int how;         /* enum machine_end */
     _Atomic int end_status;
     _Atomic bool ending;

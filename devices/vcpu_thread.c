@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the state in which a machine starts ---- */
 
@@ -175,11 +176,20 @@ static void report_triple_fault(struct vcpu *v)
     machine_end(v->machine, MACHINE_TRIPLE_FAULT, 0);
 }
 
+static uint64_t read_clock(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * NS_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
 static void *run_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     struct machine *m = v->machine;
     park(v);
+    atomic_store(&m->entered_cpu_ns, read_clock(CLOCK_PROCESS_CPUTIME_ID));
+    atomic_store(&m->entered_at, read_clock(CLOCK_MONOTONIC));
     while (!atomic_load(&m->ending)) {
         vcpu_apply_a20(v);
         const struct engine *engine = v->engine;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "cpu/cpuid.h"
 #include "frontend/cleanup.h"
 #include "frontend/commands.h"
 #include "frontend/options.h"
@@ -33,6 +34,7 @@ static int printed(void)
 int main(int argc, char **argv)
 {
     terminal_reserve_stdio();
+    cpu_tsc_begin();
     const char *word = argc > 1 ? argv[1] : "";
     if (!strcmp(word, "run"))
         return command_run(argc - 1, argv + 1);

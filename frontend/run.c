@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { SCREEN_TEXT_MAX = 256 << 10, PATIENCE_MS = 30000, PATIENCE_IMPATIENT_MS = 1000, ERROR_MAX = 512 };
 
@@ -26,10 +27,20 @@ struct run {
     struct machine *machine;
     struct backend *serial[MACHINE_SERIAL_PORTS];
     struct qmp *qmp;
+    uint64_t started_at; /* the process: ns of CLOCK_MONOTONIC */
     char err[ERROR_MAX];
     _Atomic bool said_end;    /* one line about the end is enough */
     _Atomic int output_error; /* errno of the first output that failed */
 };
+
+/* The beginning of the process, as far as it can be told: what it has computed until now is the dynamic linker's. */
+static uint64_t process_start(void)
+{
+    struct timespec now, used;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (uint64_t)(now.tv_sec - used.tv_sec) * NS_PER_SEC + (uint64_t)now.tv_nsec - (uint64_t)used.tv_nsec;
+}
 
 /* ---- what the machine and its back ends report ---- */
 
@@ -182,6 +193,11 @@ static cJSON *target_stats(void *opaque)
     cJSON *stats = cJSON_CreateObject();
     cJSON_AddStringToObject(stats, "engine", machine_engine(r->machine)->name);
     cJSON_AddNumberToObject(stats, "seconds", (double)clock_now(machine_clock(r->machine)) / 1e9);
+    uint64_t entered = machine_entered_at(r->machine);
+    if (entered)
+        cJSON_AddNumberToObject(stats, "startup_us", (double)((entered - r->started_at) / NS_PER_US));
+    if (entered)
+        cJSON_AddNumberToObject(stats, "startup_cpu_us", (double)(machine_entered_cpu_ns(r->machine) / NS_PER_US));
     cJSON_AddNumberToObject(stats, "memory", (double)r->config.ram_size);
     cJSON *cpus = cJSON_AddArrayToObject(stats, "cpus");
     for (unsigned i = 0; i < r->config.cpus; i++)
@@ -303,7 +319,8 @@ static int build(struct run *r)
                  r->options.hot_blocks, r->config.engine->name);
         return -1;
     }
-    if (!r->config.engine || check_outputs(r) || image_add(&r->config, r->options.image, r->err, sizeof r->err) || open_backends(r))
+    if (!r->config.engine || check_outputs(r) || image_add(&r->config, r->options.image, r->err, sizeof r->err) ||
+        open_backends(r))
         return -1;
     complain("engine %s (%s)", r->config.engine->name, note);
     if (machine_create(&r->machine, &r->config, r->err, sizeof r->err)) {
@@ -477,6 +494,7 @@ int command_run(int argc, char **argv)
 {
     static struct run run; /* the supervisor thread sees it until the very end */
     struct run *r = &run;
+    r->started_at = process_start();
     if (options_parse(&r->options, argc, argv, r->err, sizeof r->err)) {
         complain("%s", r->err);
         options_free(&r->options);

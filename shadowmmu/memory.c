@@ -7,14 +7,27 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 static void *reserve(uint64_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Entries that are about to be filled: at once, instead of by two page faults for each page of them (memory_map reads
+ * before it writes). An older kernel does not know this: no harm. */
+static void populate(struct memory_page *first, uint64_t count)
+{
+    uint64_t start = (uint64_t)(uintptr_t)first & ~(uint64_t)PAGE_MASK, end = (uint64_t)(uintptr_t)(first + count);
+    madvise((void *)(uintptr_t)start, end - start, MADV_POPULATE_WRITE);
+}
+
 static void map_pool(struct memory *m)
 {
+    populate(m->pages, m->low_size >> PAGE_SHIFT);
     memory_map(m, gpa(0), m->low_size, m->ram, m->ram);
     if (m->ram_size > m->low_size)
         memory_map(m, gpa(MEMORY_4G), m->ram_size - m->low_size, m->ram + m->low_size, m->ram + m->low_size);
@@ -182,6 +195,22 @@ uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t le
         addr = gpa_add(addr, n);
     }
     return met;
+}
+
+uint8_t *memory_fill_begin(struct memory *m, gpa_t addr, uint64_t len)
+{
+    uint64_t first = gpa_gfn(addr), last = gpa_gfn(gpa_add(addr, len - 1));
+    uint8_t *start = memory_page(m, first).write;
+    if (!start || !len || last < first)
+        return NULL;
+    for (uint64_t gfn = first; gfn <= last; gfn++)
+        if (memory_page(m, gfn).write != start + ((gfn - first) << PAGE_SHIFT) ||
+            (m->flags[gfn] & (MEMORY_PAGE_CODE | MEMORY_PAGE_TRACED)))
+            return NULL;
+    for (uint64_t gfn = first; gfn <= last; gfn++)
+        memory_mark_dirty(m, gfn);
+    madvise(start, (last - first + 1) << PAGE_SHIFT, MADV_POPULATE_WRITE); /* else a page fault each */
+    return start + (addr.v & PAGE_MASK);
 }
 
 /* Not by libc: the guest's vector state may be live. */

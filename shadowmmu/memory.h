@@ -99,6 +99,11 @@ int memory_unmap(struct memory *m, gpa_t base, uint64_t size);
 uint64_t memory_read(struct memory *m, gpa_t addr, void *buf, uint64_t len);
 uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t len);
 
+/* For loading files while no vCPU runs: where the len bytes at addr are in the host's memory, brought in and marked dirty,
+ * to be filled by the caller. NULL when they do not lie together in RAM, or when translations were made from them:
+ * memory_write does those. Listeners are not told. */
+uint8_t *memory_fill_begin(struct memory *m, gpa_t addr, uint64_t len);
+
 /* Little-endian scalars by DMA. */
 static inline uint32_t memory_read32(struct memory *m, gpa_t addr)
 {
