@@ -36,7 +36,7 @@ static uintptr_t on_behind(struct bt_vcpu *v, const struct insn *in)
 static bool wanted_elsewhere(const struct bt_vcpu *v)
 {
     const struct cpu *cpu = &v->cpu;
-    return cpu->halted || atomic_load_explicit(&cpu->events, memory_order_relaxed) ||
+    return cpu->halted || (atomic_load_explicit(&cpu->events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP) ||
            (v->held_events && (cpu->rflags & FLAG_IF));
 }
 
