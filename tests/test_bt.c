@@ -13,9 +13,16 @@ struct rig {
     struct cpu *cpu;
 };
 
+/* A board may use vector registers; the guest's must not suffer. */
+static void use_vectors(void)
+{
+    __asm__ volatile("pcmpeqd %%xmm0, %%xmm0\n\tmovdqa %%xmm0, %%xmm3" : : : "xmm0", "xmm3");
+}
+
 static unsigned device_reads;
 static uint64_t no_read(void *opaque, gpa_t addr, unsigned size)
 {
+    use_vectors();
     device_reads++;
     return 0x1122334455667788ull + addr.v;
 }
@@ -27,6 +34,7 @@ static void note_write(void *opaque, gpa_t addr, uint64_t value, unsigned size)
 }
 static uint64_t port_read(void *opaque, uint16_t port, unsigned size)
 {
+    use_vectors();
     return port;
 }
 static void port_write(void *opaque, uint16_t port, uint64_t value, unsigned size)
@@ -218,9 +226,65 @@ static void triple_fault(void)
     rig_close(&r);
 }
 
+static void board_and_vectors(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov ecx,0x1234; movd xmm3,ecx; in al,0x10; out 0x11,al; mov eax,[0xfe000000]; movd ebx,xmm3 */
+    CU_ASSERT_EQUAL(RUN(&r, 0xb9, 0x34, 0x12, 0, 0, 0x66, 0x0f, 0x6e, 0xd9, 0xe4, 0x10, 0xe6, 0x11, 0xa1, 0, 0, 0, 0xfe,
+                        0x66, 0x0f, 0x7e, 0xdb),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_BX], 0x1234);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX], (uint32_t)(0x55667788 + 0xfe000000));
+    CU_ASSERT_EQUAL(last_address, 0x11);
+    CU_ASSERT_EQUAL(last_write, 0x10);
+    rig_close(&r);
+}
+
+static void control_and_time(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    uint64_t cr0 = r.cpu->mmu.cr0;
+    r.cpu->tsc_offset = 1ull << 40;
+    /* mov eax,cr0; or eax,8; mov cr0,eax; mov esi,cr0; clts; mov edi,cr0; clts; mov cr0,edi; rdtsc; movd xmm3,ecx */
+    CU_ASSERT_EQUAL(RUN(&r, 0x0f, 0x20, 0xc0, 0x83, 0xc8, 8, 0x0f, 0x22, 0xc0, 0x0f, 0x20, 0xc6, 0x0f, 0x06, 0x0f, 0x20,
+                        0xc7, 0x0f, 0x06, 0x0f, 0x22, 0xc7, 0x0f, 0x31, 0x66, 0x0f, 0x6e, 0xd9),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_SI], cr0 | CR0_TS);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_DI], cr0);
+    CU_ASSERT_EQUAL(r.cpu->mmu.cr0, cr0);
+    uint64_t tsc = r.cpu->gpr[GPR_DX] << 32 | r.cpu->gpr[GPR_AX], now = __builtin_ia32_rdtsc() + (1ull << 40);
+    CU_ASSERT(tsc <= now && now - tsc < 1ull << 40);
+    rig_close(&r);
+}
+
+static void repeated_moves(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    for (unsigned i = 0; i < 64; i++)
+        r.mem.ram[DATA + i] = (uint8_t)(i * 3 + 1);
+    /* mov esi,DATA; mov edi,DATA+64; mov ecx,8; rep movsd; mov ecx,300; mov eax,0x5a; rep stosb */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbe, 0, 0, 2, 0, 0xbf, 64, 0, 2, 0, 0xb9, 8, 0, 0, 0, 0xf3, 0xa5, 0xb9, 0x2c, 1, 0, 0,
+                        0xb8, 0x5a, 0, 0, 0, 0xf3, 0xaa),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_FALSE(memcmp(r.mem.ram + DATA, r.mem.ram + DATA + 64, 32));
+    CU_ASSERT_EQUAL(r.mem.ram[DATA + 96], 0x5a);
+    CU_ASSERT_EQUAL(r.mem.ram[DATA + 395], 0x5a);
+    CU_ASSERT_EQUAL(r.mem.ram[DATA + 396], 0);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_SI], DATA + 32);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_DI], DATA + 396);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_CX], 0);
+    rig_close(&r);
+}
+
 TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, calls, returns", loops_and_calls},
            {"flags survive the checks of memory accesses", flags_survive_memory},
            {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
            {"self-modifying code in the running block", self_modifying},
            {"accesses that share a look-up, where it does not serve", access_groups},
-           {"a fault without handlers is a triple fault", triple_fault})
+           {"a fault without handlers is a triple fault", triple_fault},
+           {"the board's vector registers are its own", board_and_vectors},
+           {"control registers and the time stamp counter", control_and_time},
+           {"repeated moves and stores", repeated_moves})
