@@ -180,6 +180,8 @@ static void slot_clear(struct bt_exec_slot *s, bool keep_global)
     list_clear(s, s->filled, &s->filled_count);
     if (!keep_global)
         list_clear(s, s->global, &s->global_count);
+    if (s->jump && !s->global_count)
+        jump_map_trim(s);
 }
 
 static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
@@ -198,7 +200,7 @@ static void slot_use(struct bt_cache *c, struct bt_exec_slot *s)
     s->used = ++c->slot_tick;
     c->slot = s;
     c->vcpu->exec = s->table;
-    c->vcpu->jump = s->jump;
+    c->vcpu->jump = bt_mode_jump_map(s->mode) ? s->jump : NULL;
 }
 
 void bt_cache_select(struct bt_cache *c)
@@ -228,7 +230,7 @@ void bt_cache_select(struct bt_cache *c)
         s->code_base = v->code_base;
         s->code_limit = v->code_limit;
     }
-    if ((v->mode & BT_MODE_WINDOW) && !jump_map_open(s)) {
+    if (bt_mode_jump_map(v->mode) && !jump_map_open(s)) {
         bt_window_give_up(v);
         v->mode &= ~(uint32_t)BT_MODE_WINDOW;
         bt_cache_select(c);

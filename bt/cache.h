@@ -135,6 +135,7 @@ struct bt_cache {
         uint64_t used;       /* for replacement */
         uint32_t *jump;      /* bt/jump_map.h; NULL: the mode has none */
         uint8_t *jump_pages;
+        uint32_t jump_count; /* pages entered since its memory was last given back */
     } slots[16];
     struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
     struct bt_parked *parked[MMU_PARKED + 1]; /* the last one is spare */

@@ -3,7 +3,7 @@
 
 #include <sys/mman.h>
 
-enum { PAGES = 1 << 20 };
+enum { PAGES = 1 << 20, TRIM_PAGES = 256 };
 static const uint64_t MAP_SIZE = 4ull << 32;
 
 static void *reserve(uint64_t size)
@@ -37,6 +37,7 @@ void jump_map_close(struct bt_exec_slot *s)
 void jump_map_enter(struct bt_exec_slot *s, uint32_t lin, uint32_t entry)
 {
     s->jump[lin] = entry;
+    s->jump_count += !s->jump_pages[lin >> PAGE_SHIFT];
     s->jump_pages[lin >> PAGE_SHIFT] = 1;
 }
 
@@ -57,4 +58,12 @@ void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page)
                      : "a"(0)
                      : "memory"); /* the guest's vector registers may be live */
     s->jump_pages[page] = 0;
+}
+
+void jump_map_trim(struct bt_exec_slot *s)
+{
+    if (s->jump_count < TRIM_PAGES)
+        return;
+    madvise(s->jump, MAP_SIZE, MADV_DONTNEED);
+    s->jump_count = 0;
 }

@@ -20,5 +20,7 @@ void jump_map_enter(struct bt_exec_slot *s, uint32_t lin, uint32_t entry);
 /* Forgets one address, or a page (its index). */
 void jump_map_forget(struct bt_exec_slot *s, uint32_t lin);
 void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page);
+/* Everything has been forgotten: gives memory back to the host when it is much. */
+void jump_map_trim(struct bt_exec_slot *s);
 
 #endif

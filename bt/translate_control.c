@@ -64,7 +64,7 @@ static void exit_by_map(struct builder *b, uint64_t target)
         exit_dispatch(b);
         return;
     }
-    if (b->mode & BT_MODE_WINDOW) {
+    if (bt_mode_jump_map(b->mode)) {
         asm_mov_imm32(&b->a, R10, (uint32_t)target);
         exit_by_jump_map(b);
         return;
@@ -215,7 +215,7 @@ static void exit_indirect(struct builder *b)
         exit_indirect_wide(b);
         return;
     }
-    if (b->mode & BT_MODE_WINDOW) {
+    if (bt_mode_jump_map(b->mode)) {
         exit_by_jump_map(b);
         return;
     }

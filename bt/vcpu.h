@@ -173,6 +173,13 @@ struct bt_vcpu {
     pthread_t thread;
 };
 
+/* Code of this mode jumps by a jump map (bt/jump_map.h): user code through a window. For a kernel's many pages of code
+ * the map would take more memory than the time is worth. */
+static inline bool bt_mode_jump_map(uint32_t mode)
+{
+    return (mode & BT_MODE_WINDOW) && (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+}
+
 static inline struct bt_vcpu *bt_of(struct cpu *cpu)
 {
     return (struct bt_vcpu *)cpu;

@@ -242,11 +242,12 @@ void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind flush)
     for (int kind = 0; kind < 2; kind++) {
         struct bt_window *w = &v->window[kind];
         bool hit = flush == MMU_FLUSH_ALL || (flush != MMU_FLUSH_PAGE && kind == MMU_WINDOW_USER);
+        bool same = kind == MMU_WINDOW_SUPERVISOR || w->cr3 == v->cpu.mmu.cr3;
         if (hit && w->cr3 != v->cpu.mmu.cr3) { /* another process may be another case */
             w->cr3 = v->cpu.mmu.cr3;
             w->wait = WAIT_MIN;
         }
-        if (w->active && hit)
+        if (w->active && hit && !(same && pays(v, (enum mmu_window_kind)kind)))
             end(v, (enum mmu_window_kind)kind, now() - w->began > 2 * SHARE * cost(v, (enum mmu_window_kind)kind));
     }
 }
