@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* Offsets in an XSAVE image. */
-enum { FSW = 2, TAGS = 4, MXCSR = 24, XMM = 160, XSTATE_BV = 512, YMM_HIGH = 576 };
-enum { FSW_SUMMARY = 0x80, MXCSR_FLAGS = 0x3f };
+enum { FCW = 0, FSW = 2, TAGS = 4, MXCSR = 24, XMM = 160, XSTATE_BV = 512, YMM_HIGH = 576 };
+enum { X87_MASKS = 0x3f, FSW_SUMMARY = 0x80, MXCSR_FLAGS = 0x3f };
 
 #define NONCANONICAL 0x800000000000ull /* the first such address */
 #define CANONICAL_AGAIN 0xffff800000000000ull
@@ -113,7 +113,9 @@ static enum tolerance unmasked_error_of_store(struct pair *p)
         return TOLERANCE_NONE;
     if (insn->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && p->same_place && p->real->vector == VECTOR_XM)
         return TOLERANCE_ALL;
-    bool raised = (p->real->state.xsave[FSW] & FSW_SUMMARY) && !(p->ours->state.xsave[FSW] & FSW_SUMMARY);
+    /* the error shows in the status word, unless an instruction behind the store has cleared it again */
+    bool unmasked = (p->c->state.xsave[FCW] & X87_MASKS) != X87_MASKS;
+    bool raised = ((p->real->state.xsave[FSW] & FSW_SUMMARY) || unmasked) && !(p->ours->state.xsave[FSW] & FSW_SUMMARY);
     return insn->x87 && insn->mem.present && insn->mem.write && raised && !p->same_place ? TOLERANCE_ALL
                                                                                          : TOLERANCE_NONE;
 }
