@@ -552,6 +552,9 @@ static void finish(struct insn *out, const ZydisDecodedInstruction *zi)
         out->mem.size = 0, out->mem.read = out->mem.write = false;
     if (decoder_traits[zi->mnemonic] & TRAIT_CACHE_LINE)
         out->mem.size = 1, out->mem.read = true, out->mem.write = false;
+    /* The manual's MOVSXD r16, r/m16 (SDM vol. 2); AMD's processors read 32 bits for it. */
+    if (zi->mnemonic == ZYDIS_MNEMONIC_MOVSXD && out->opsize == 2 && out->mem.present && !amd)
+        out->mem.size = 2;
     if (zi->mnemonic == ZYDIS_MNEMONIC_BSF || zi->mnemonic == ZYDIS_MNEMONIC_BSR)
         out->gpr_read |= out->gpr_write; /* the destination stays as it is for a zero source */
     if (out->map == MAP_0F && out->mem.present && out->encoding == ENCODING_LEGACY &&
