@@ -105,6 +105,26 @@ static enum tolerance pending_x87_error(struct pair *p)
                : TOLERANCE_NONE;
 }
 
+/* Errors are unmasked at first, and there is FNCLEX, FNINIT, FNSAVE or a load of the whole environment. */
+static bool clears_x87_error(const struct generator_case *c)
+{
+    if ((c->state.xsave[FCW] & X87_MASKS) == X87_MASKS)
+        return false;
+    for (unsigned i = 0; i < c->count; i++)
+        switch (c->insns[i].insn.mnemonic) {
+        case ZYDIS_MNEMONIC_FNCLEX:
+        case ZYDIS_MNEMONIC_FNINIT:
+        case ZYDIS_MNEMONIC_FNSAVE:
+        case ZYDIS_MNEMONIC_FLDENV:
+        case ZYDIS_MNEMONIC_FRSTOR:
+        case ZYDIS_MNEMONIC_FXRSTOR:
+            return true;
+        default:
+            break;
+        }
+    return false;
+}
+
 static enum tolerance unmasked_error_of_store(struct pair *p)
 {
     const struct insn *insn = p->our_insn;
@@ -113,9 +133,9 @@ static enum tolerance unmasked_error_of_store(struct pair *p)
         return TOLERANCE_NONE;
     if (insn->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && p->same_place && p->real->vector == VECTOR_XM)
         return TOLERANCE_ALL;
-    /* the error shows in the status word, unless an instruction behind the store has cleared it again */
-    bool unmasked = (p->c->state.xsave[FCW] & X87_MASKS) != X87_MASKS;
-    bool raised = ((p->real->state.xsave[FSW] & FSW_SUMMARY) || unmasked) && !(p->ours->state.xsave[FSW] & FSW_SUMMARY);
+    /* the error shows in the status word, unless an instruction of the sequence has cleared it again */
+    bool raised = ((p->real->state.xsave[FSW] & FSW_SUMMARY) || clears_x87_error(p->c)) &&
+                  !(p->ours->state.xsave[FSW] & FSW_SUMMARY);
     return insn->x87 && insn->mem.present && insn->mem.write && raised && !p->same_place ? TOLERANCE_ALL
                                                                                          : TOLERANCE_NONE;
 }
