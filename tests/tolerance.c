@@ -223,8 +223,9 @@ static enum tolerance gather_progress(struct pair *p)
         if (all_bytes(p, mask, i, data, 0) || (sign && all_bytes(p, mask, i, data, 0xff)))
             take(p, mask, i, data);
     }
-    if (all_bytes(p, in->reg.num, used, 32 - used, 0))
-        take(p, in->reg.num, used, 32 - used);
+    for (unsigned i = used; i < 32; i += data)
+        if (all_bytes(p, in->reg.num, i, data, 0))
+            take(p, in->reg.num, i, data);
     return TOLERANCE_SETTLED;
 }
 
