@@ -9,6 +9,7 @@
 enum {
     FILL_MAX = 1 << 18,
     FILL_HASH = 1 << 14,
+    LOOK_BACK = 8,  /* records of a chain among which one is looked for: that of the zero page is long */
     PARK_MAX = 4096 /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
 };
 
@@ -21,7 +22,8 @@ struct mmu_fill {
     uint32_t next;               /* in the list of its space, of global ones, or of free ones; 0: end */
     uint32_t gfn_next, gfn_prev; /* in the gfn's chain, 0: end and head */
     uint8_t view;
-    uint8_t large;    /* see mmu->large */
+    uint8_t large; /* see mmu->large */
+    bool global;
     bool parked;      /* not in the tables: */
     bool read, write; /* what is to be put back */
 };
@@ -108,12 +110,13 @@ static void forget_local(struct mmu *mmu, uint32_t first, const struct mmu_fill 
 {
     for (uint32_t i = first; i; i = mmu->fills[i].gfn_next) {
         struct mmu_fill *f = &mmu->fills[i];
-        if (f->page == g->page && f->view == g->view && !f->parked)
+        if (f->page == g->page && f->view == g->view && !f->parked && !f->global)
             f->delta = STALE;
     }
 }
 
-void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_t gfn, uint64_t delta, bool global)
+/* A record that is the current space's or global, put into its two lists. */
+static void record_add(struct mmu *mmu, const struct mmu_fill *fields)
 {
     uint32_t n = record_take(mmu);
     if (!n) {
@@ -121,21 +124,48 @@ void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_
         mmu_flush(mmu, true);
         n = record_take(mmu);
     }
-    uint32_t *list = global ? &mmu->global_fills : &mmu->space.first, *head = gfn_head(mmu, gfn);
-    mmu->fills[n] = (struct mmu_fill){.page = page,
-                                      .gfn = gfn,
-                                      .delta = delta,
-                                      .next = *list,
-                                      .gfn_next = *head,
-                                      .view = (uint8_t)view,
-                                      .large = mmu->large[page >> MMU_LARGE_SHIFT]};
+    struct mmu_fill *f = &mmu->fills[n];
+    uint32_t *list = fields->global ? &mmu->global_fills : &mmu->space.first, *head = gfn_head(mmu, fields->gfn);
+    *f = *fields;
+    f->next = *list;
+    f->gfn_next = *head;
     *list = n;
-    if (global)
-        forget_local(mmu, *head, &mmu->fills[n]);
     if (*head)
         mmu->fills[*head].gfn_prev = n;
     *head = n;
-    mmu->space.count += !global;
+    mmu->space.count += !f->global;
+}
+
+/* A page comes back to the same place after INVLPG again and again when its rights change: its record serves again. */
+static struct mmu_fill *record_again(struct mmu *mmu, const struct mmu_fill *fields)
+{
+    uint32_t n = *gfn_head(mmu, fields->gfn);
+    for (int i = 0; n && i < LOOK_BACK; i++, n = mmu->fills[n].gfn_next) {
+        struct mmu_fill *f = &mmu->fills[n];
+        if (f->page == fields->page && f->gfn == fields->gfn && f->view == fields->view &&
+            f->global == fields->global && !f->parked)
+            return f;
+    }
+    return NULL;
+}
+
+void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_t gfn, uint64_t delta, bool global)
+{
+    struct mmu_fill fields = {.page = page,
+                              .gfn = gfn,
+                              .delta = delta,
+                              .view = (uint8_t)view,
+                              .global = global,
+                              .large = mmu->large[page >> MMU_LARGE_SHIFT]};
+    struct mmu_fill *again = record_again(mmu, &fields);
+    if (again) {
+        again->delta = delta;
+        again->large = fields.large;
+    } else {
+        record_add(mmu, &fields);
+    }
+    if (global)
+        forget_local(mmu, *gfn_head(mmu, gfn), &fields);
     mmu->view[view].read[page] = delta;
     mmu->view[view].write[page] = 0;
 }

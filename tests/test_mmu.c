@@ -160,6 +160,23 @@ static void global_entries(void)
     close_world(&w);
 }
 
+/* A guest that changes a page's rights again and again must not make every later drop of its frame slower. */
+static void records_are_reused(void)
+{
+    struct world w;
+    if (!open_world(&w))
+        return;
+    for (unsigned i = 0; i < 1000; i++) {
+        *at(&w, PT) = FRAMES | (i & 1 ? ALL : ALL | G);
+        mmu_invlpg(&w.mmu, GVA);
+        look(&w, true, GVA);
+    }
+    CU_ASSERT(w.mmu.fill_count < 8);
+    mmu_drop_gfn(&w.mmu, FRAMES >> PAGE_SHIFT, false);
+    CU_ASSERT(!entry(&w, false, 0) && !entry(&w, true, 0));
+    close_world(&w);
+}
+
 static void many_spaces(void)
 {
     struct world w;
@@ -238,5 +255,6 @@ TEST_SUITE(mmu, {"entries of two PCIDs stay across loads of CR3 with bit 63", ke
            {"a remapped page's old record brings nothing back", stale_records_stay_stale},
            {"a frame that changed without INVLPG is noted", changed_frame_is_noted},
            {"global entries: in every space, INVLPG from any", global_entries},
-           {"more PCIDs than are kept", many_spaces}, {"INVPCID of a space that is not current", invpcid},
+           {"records of a page that is entered again", records_are_reused}, {"more PCIDs than are kept", many_spaces},
+           {"INVPCID of a space that is not current", invpcid},
            {"INVLPG of one address in a large page is for all of it", invlpg_of_large_pages})
