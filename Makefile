@@ -20,7 +20,7 @@ OPT_ubsan = -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined -DRINGFO
 OPT_tsan = -O1 -g -fsanitize=thread -DRINGFOLD_SANITIZE -DRINGFOLD_DEBUG
 CFLAGS_ALL = -std=gnu17 $(WARN) $(OPT_$(MODE)) -fno-strict-aliasing -pthread -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = $(OPT_$(MODE)) -pthread $(LDFLAGS)
-LIBS = -lZydis -lcapstone -lpng -lcjson -lnuma -lz -lm
+LIBS = -lZydis -lpng -lcjson -lz -lm
 
 # Called from translated code while the guest's vector state is live in the host's registers.
 GENERAL_REGS_DIRS = bt cpu shadowmmu
@@ -42,7 +42,7 @@ $(BUILD)/ringfold: $(BUILD)/frontend/main.o $(LIB_OBJ)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/unit: $(TEST_OBJ) $(LIB_OBJ)
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcunit $(LIBS)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcunit -lcapstone $(LIBS)
 
 $(foreach d,$(GENERAL_REGS_DIRS),$(BUILD)/$(d)/%.o) $(BUILD)/decoder/cache.o: CFLAGS_ALL += $(GENERAL_REGS)
 $(foreach d,$(NO_X87_DIRS),$(BUILD)/$(d)/%.o): CFLAGS_ALL += $(NO_X87)

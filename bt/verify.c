@@ -17,11 +17,14 @@
  *   the host kernel */
 #include "bt/verify.h"
 
-#include <capstone/capstone.h>
+#include "decoder/capstone.h"
+
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+static const struct capstone *capstone; /* loaded with the first handle */
 
 struct scan {
     struct bt_cache *c;
@@ -248,7 +251,7 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
 {
     cs_regs read, written;
     uint8_t nread, nwritten;
-    if (cs_regs_access(h, i, read, &nread, written, &nwritten))
+    if (capstone->regs_access(h, i, read, &nread, written, &nwritten))
         return NULL;
     for (int k = 0; k < nwritten; k++) {
         x86_reg r = written[k];
@@ -293,7 +296,7 @@ static bool writes_family(csh h, const cs_insn *i, x86_reg r64, x86_reg r32, x86
 {
     cs_regs read, written;
     uint8_t nread, nwritten;
-    if (cs_regs_access(h, i, read, &nread, written, &nwritten))
+    if (capstone->regs_access(h, i, read, &nread, written, &nwritten))
         return true;
     for (int k = 0; k < nwritten; k++)
         if (is_family(written[k], r64, r32, r16, r8))
@@ -402,11 +405,12 @@ static pthread_once_t handle_once = PTHREAD_ONCE_INIT;
 
 static void close_handle(void *value)
 {
-    cs_close(&handle);
+    capstone->close(&handle);
 }
 
-static void make_handle_key(void)
+static void load_capstone(void)
 {
+    capstone = capstone_load();
     pthread_key_create(&handle_key, close_handle);
 }
 
@@ -414,10 +418,10 @@ static bool open_handle(void)
 {
     if (handle)
         return true;
-    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle))
+    pthread_once(&handle_once, load_capstone);
+    if (!capstone || capstone->open(CS_ARCH_X86, CS_MODE_64, &handle))
         return false;
-    cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON);
-    pthread_once(&handle_once, make_handle_key);
+    capstone->option(handle, CS_OPT_DETAIL, CS_OPT_ON);
     pthread_setspecific(handle_key, &handle);
     return true;
 }
@@ -428,19 +432,19 @@ const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *cod
     if (!open_handle())
         return "the verifier could not start";
     struct scan s = {.c = c, .mode = mode, .start = address, .end = address + size};
-    cs_insn *insn = cs_malloc(handle);
+    cs_insn *insn = capstone->alloc(handle);
     const uint8_t *p = code;
     size_t left = size;
     uint64_t at = address;
     const char *bad = NULL;
     while (left && !bad) {
         *where = size - left;
-        if (!cs_disasm_iter(handle, &p, &left, &at, insn))
+        if (!capstone->disasm_iter(handle, &p, &left, &at, insn))
             bad = "undecodable";
         else
             bad = check_insn(&s, handle, insn);
     }
-    cs_free(insn, 1);
+    capstone->release(insn, 1);
     return bad;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "decoder/listing.h"
 
-#include <capstone/capstone.h>
+#include "decoder/capstone.h"
+
 #include <inttypes.h>
 
 static void print_bytes(FILE *out, uint64_t address, const uint8_t *bytes, size_t len)
@@ -16,19 +17,20 @@ static void print_bytes(FILE *out, uint64_t address, const uint8_t *bytes, size_
 
 void listing_host(FILE *out, const void *code, size_t len, uint64_t address)
 {
+    const struct capstone *cs = capstone_load();
     const uint8_t *p = code;
     csh handle;
     cs_insn *insn;
 
-    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK) {
+    if (!cs || cs->open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK) {
         fprintf(out, "  (no disassembler)\n");
         return;
     }
-    insn = cs_malloc(handle);
+    insn = cs->alloc(handle);
     while (len && insn) {
         uint64_t start = address;
         const uint8_t *first = p;
-        if (cs_disasm_iter(handle, &p, &len, &address, insn)) {
+        if (cs->disasm_iter(handle, &p, &len, &address, insn)) {
             print_bytes(out, start, first, insn->size);
             fprintf(out, "%s %s\n", insn->mnemonic, insn->op_str);
         } else {
@@ -38,23 +40,24 @@ void listing_host(FILE *out, const void *code, size_t len, uint64_t address)
         }
     }
     if (insn)
-        cs_free(insn, 1);
-    cs_close(&handle);
+        cs->release(insn, 1);
+    cs->close(&handle);
 }
 
 size_t listing_host_insn(const void *code, size_t len, uint64_t address, char *text, size_t size)
 {
+    const struct capstone *cs = capstone_load();
     csh handle;
     cs_insn *insn;
     size_t n = 0;
 
-    if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle) == CS_ERR_OK) {
-        if (cs_disasm(handle, code, len, address, 1, &insn) == 1) {
+    if (cs && cs->open(CS_ARCH_X86, CS_MODE_64, &handle) == CS_ERR_OK) {
+        if (cs->disasm(handle, code, len, address, 1, &insn) == 1) {
             n = insn->size;
             snprintf(text, size, insn->op_str[0] ? "%s %s" : "%s", insn->mnemonic, insn->op_str);
-            cs_free(insn, 1);
+            cs->release(insn, 1);
         }
-        cs_close(&handle);
+        cs->close(&handle);
     }
     if (n == 0)
         snprintf(text, size, ".byte 0x%02x", *(const uint8_t *)code);

@@ -2,6 +2,7 @@
 #include "shadowmmu/placement.h"
 
 #include <ctype.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <numa.h>
 #include <sched.h>
@@ -68,11 +69,53 @@ int placement_parse_cpus(struct placement *p, const char *list, char *err, size_
     return -1;
 }
 
+/* libnuma, loaded when --numa asks for it: its initialisation reads the nodes from /sys and /proc. Names as in numa.h,
+ * without numa_. */
+static struct {
+    __typeof__(numa_available) *available;
+    __typeof__(numa_max_node) *max_node;
+    __typeof__(numa_get_mems_allowed) *get_mems_allowed;
+    __typeof__(numa_bitmask_isbitset) *bitmask_isbitset;
+    __typeof__(numa_node_size64) *node_size64;
+    __typeof__(numa_node_of_cpu) *node_of_cpu;
+    __typeof__(numa_set_bind_policy) *set_bind_policy;
+    __typeof__(numa_tonode_memory) *tonode_memory;
+    __typeof__(numa_allocate_cpumask) *allocate_cpumask;
+    __typeof__(numa_node_to_cpus) *node_to_cpus;
+    __typeof__(numa_bitmask_free) *bitmask_free;
+} numa;
+
+static bool find(void *library, const char *name, void *function)
+{
+    void *symbol = dlsym(library, name);
+    *(void **)function = symbol;
+    return symbol;
+}
+
+static bool load_numa(void)
+{
+    void *library = dlopen("libnuma.so.1", RTLD_NOW | RTLD_LOCAL);
+    return library && find(library, "numa_available", &numa.available) &&
+           find(library, "numa_max_node", &numa.max_node) &&
+           find(library, "numa_get_mems_allowed", &numa.get_mems_allowed) &&
+           find(library, "numa_bitmask_isbitset", &numa.bitmask_isbitset) &&
+           find(library, "numa_node_size64", &numa.node_size64) &&
+           find(library, "numa_node_of_cpu", &numa.node_of_cpu) &&
+           find(library, "numa_set_bind_policy", &numa.set_bind_policy) &&
+           find(library, "numa_tonode_memory", &numa.tonode_memory) &&
+           find(library, "numa_allocate_cpumask", &numa.allocate_cpumask) &&
+           find(library, "numa_node_to_cpus", &numa.node_to_cpus) &&
+           find(library, "numa_bitmask_free", &numa.bitmask_free);
+}
+
 static int check_numa(char *err, size_t err_len)
 {
-    if (numa_available() >= 0)
+    if (!load_numa())
+        snprintf(err, err_len, "libnuma.so.1 is missing (Debian: libnuma1)");
+    else if (numa.available() < 0)
+        snprintf(err, err_len, "this host has no NUMA support");
+    else
         return 0;
-    snprintf(err, err_len, "this host has no NUMA support");
     return -1;
 }
 
@@ -90,8 +133,8 @@ int placement_parse_node(struct placement *p, const char *text, char *err, size_
     }
     if (check_numa(err, err_len))
         return -1;
-    if (p->node > numa_max_node() || (p->node >= 0 && !numa_bitmask_isbitset(numa_get_mems_allowed(), n))) {
-        snprintf(err, err_len, "there is no such node with memory for this process; the last is %d", numa_max_node());
+    if (p->node > numa.max_node() || (p->node >= 0 && !numa.bitmask_isbitset(numa.get_mems_allowed(), n))) {
+        snprintf(err, err_len, "there is no such node with memory for this process; the last is %d", numa.max_node());
         return -1;
     }
     p->numa = true;
@@ -160,9 +203,9 @@ static int roomiest_node(void)
 {
     int best = 0;
     long long most = -1;
-    for (int n = 0; n <= numa_max_node(); n++) {
+    for (int n = 0; n <= numa.max_node(); n++) {
         long long free_bytes = 0;
-        if (!numa_bitmask_isbitset(numa_get_mems_allowed(), (unsigned)n) || numa_node_size64(n, &free_bytes) < 0)
+        if (!numa.bitmask_isbitset(numa.get_mems_allowed(), (unsigned)n) || numa.node_size64(n, &free_bytes) < 0)
             continue;
         if (free_bytes > most) {
             most = free_bytes;
@@ -182,16 +225,16 @@ int placement_apply_memory(struct placement *p, struct memory *m, char *err, siz
     if (!p->numa)
         return 0;
     if (p->node == PLACEMENT_AUTO_NODE)
-        p->node = p->cpu_count ? numa_node_of_cpu(p->cpus[0]) : roomiest_node();
+        p->node = p->cpu_count ? numa.node_of_cpu(p->cpus[0]) : roomiest_node();
     long long free_bytes = 0;
-    numa_node_size64(p->node, &free_bytes);
+    numa.node_size64(p->node, &free_bytes);
     if (free_bytes < (long long)m->ram_size) {
         snprintf(err, err_len, "--numa: node %d has %lld MiB free, the guest's memory is %llu MiB", p->node,
                  free_bytes >> 20, (unsigned long long)m->ram_size >> 20);
         return -ENOMEM;
     }
-    numa_set_bind_policy(1);
-    numa_tonode_memory(m->ram, m->ram_size, p->node);
+    numa.set_bind_policy(1);
+    numa.tonode_memory(m->ram, m->ram_size, p->node);
     return 0;
 }
 
@@ -204,12 +247,12 @@ int placement_apply_thread(const struct placement *p, unsigned vcpu, pthread_t t
     if (p->cpu_count) {
         CPU_SET(p->cpus[vcpu % p->cpu_count], &set);
     } else if (p->numa && p->node >= 0) {
-        struct bitmask *cpus = numa_allocate_cpumask();
-        if (numa_node_to_cpus(p->node, cpus) == 0)
+        struct bitmask *cpus = numa.allocate_cpumask();
+        if (numa.node_to_cpus(p->node, cpus) == 0)
             for (unsigned n = 0; n < CPU_SETSIZE && n < cpus->size; n++)
-                if (numa_bitmask_isbitset(cpus, n))
+                if (numa.bitmask_isbitset(cpus, n))
                     CPU_SET(n, &set);
-        numa_free_cpumask(cpus);
+        numa.bitmask_free(cpus);
     }
     return CPU_COUNT(&set) ? -pthread_setaffinity_np(thread, sizeof set, &set) : 0;
 }
