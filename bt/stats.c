@@ -62,7 +62,7 @@ void bt_stats_print(const struct cpu *cpu, FILE *out)
     fprintf(out, "\"blocks\": %llu", (unsigned long long)s->blocks);
     STAT("instructions_translated", s->insns);
     STAT("host_bytes", s->host_bytes);
-    STAT("translate_ns", (unsigned __int128)s->translate_cycles * 1000000 / cpu->model->tsc_khz);
+    STAT("translate_ns", (unsigned __int128)s->translate_cycles * 1000000 / cpu_model_tsc_khz(cpu->model));
     STAT("dispatches", s->dispatches);
     STAT("resumes", s->resumes);
     STAT("chains", s->chains);

@@ -23,6 +23,8 @@
 
 #include "cpu/internal.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 /* Index into host_features, which hold the features after masking. */
@@ -140,16 +142,25 @@ void cpu_tsc_begin(void)
         sample(&first_tsc, &first_ns);
 }
 
-static uint32_t measure_tsc_khz(void)
+/* Over the time since the beginning, 0: none. */
+static uint32_t measure_since_begin(void)
 {
     uint64_t tsc, ns;
-    cpu_tsc_begin();
-    while (monotonic_ns() - first_ns < 2000000) /* the readings are good to some 30 ns: 20 ppm at the worst */
-        __builtin_ia32_pause();
     sample(&tsc, &ns);
+    if (ns <= first_ns)
+        return 0;
     return (uint32_t)(((unsigned __int128)(tsc - first_tsc) * 1000000 + (ns - first_ns) / 2) / (ns - first_ns));
 }
 
+static uint32_t measure_tsc_khz(void)
+{
+    cpu_tsc_begin();
+    while (monotonic_ns() - first_ns < 2000000) /* the readings are good to some 30 ns: 20 ppm at the worst */
+        __builtin_ia32_pause();
+    return measure_since_begin();
+}
+
+/* What CPUID says, 0: nothing. */
 static uint32_t host_tsc_khz(void)
 {
     uint32_t r[4], max;
@@ -169,7 +180,35 @@ static uint32_t host_tsc_khz(void)
                 return r[0];
         }
     }
-    return measure_tsc_khz();
+    return 0;
+}
+
+static _Atomic uint32_t told_khz;
+
+void cpu_tsc_told(uint32_t khz)
+{
+    cpu_tsc_begin();
+    uint32_t measured = measure_since_begin();
+    if (measured && khz > measured - measured / 50 && khz < measured + measured / 50)
+        atomic_store(&told_khz, khz);
+}
+
+uint32_t cpu_model_tsc_khz(const struct cpu_model *model)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static _Atomic uint32_t known; /* once told to somebody it stays */
+    if (model->tsc_khz)
+        return model->tsc_khz;
+    uint32_t khz = atomic_load(&known);
+    if (khz)
+        return khz;
+    pthread_mutex_lock(&lock);
+    khz = atomic_load(&known);
+    if (!khz && !(khz = host_tsc_khz()) && !(khz = atomic_load(&told_khz)))
+        khz = measure_tsc_khz();
+    atomic_store(&known, khz);
+    pthread_mutex_unlock(&lock);
+    return khz;
 }
 
 /* ---- the model ---- */
@@ -228,7 +267,6 @@ static void mask_features(struct cpu_model *model)
 
 void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic)
 {
-    static uint32_t tsc_khz; /* the host's; measured once */
     uint32_t r[4];
     *model = (struct cpu_model){.long_mode = long_mode, .apic = apic, .tsc_deadline = apic};
     probe_features(model);
@@ -238,9 +276,6 @@ void cpu_model_init(struct cpu_model *model, bool long_mode, bool apic)
     model->avx2 = model->host_features[F_7_EBX] & BIT(EBX7_AVX2);
     model->bmi =
         (model->host_features[F_7_EBX] & (BIT(EBX7_BMI1) | BIT(EBX7_BMI2))) == (BIT(EBX7_BMI1) | BIT(EBX7_BMI2));
-    if (!tsc_khz)
-        tsc_khz = host_tsc_khz();
-    model->tsc_khz = tsc_khz;
     host_cpuid(0x80000008, 0, r);
     unsigned wanted = long_mode ? 40 : 36, host = r[0] & 0xff;
     model->phys_bits = host && host < wanted ? host : wanted;
@@ -349,7 +384,7 @@ static void xsave_leaf(const struct cpu_model *model, uint32_t subleaf, uint64_t
  * fractions that leave room for it, the nearest one (at most 1.4 ppm off). */
 static void tsc_leaf(const struct cpu_model *model, uint32_t out[4])
 {
-    const uint64_t crystal_khz = CPU_BUS_HZ / 1000, most = UINT32_MAX / crystal_khz, tsc = model->tsc_khz;
+    const uint64_t crystal_khz = CPU_BUS_HZ / 1000, most = UINT32_MAX / crystal_khz, tsc = cpu_model_tsc_khz(model);
     uint64_t best_p = 0, best_q = 1, best_error = tsc;
     for (uint64_t q = 1;; q++) {
         uint64_t p = (tsc * q + crystal_khz / 2) / crystal_khz, x = p * crystal_khz, y = tsc * q;
@@ -366,7 +401,6 @@ static void basic_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t su
                        unsigned index, uint32_t out[4])
 {
     const uint32_t *f = model->host_features;
-    uint32_t mhz = model->tsc_khz / 1000;
     set(out, 0, 0, 0, 0);
     switch (leaf) {
     case 0:
@@ -397,7 +431,7 @@ static void basic_leaf(const struct cpu_model *model, uint32_t leaf, uint32_t su
         tsc_leaf(model, out);
         break;
     case 0x16:
-        set(out, mhz, mhz, 100, 0);
+        set(out, cpu_model_tsc_khz(model) / 1000, cpu_model_tsc_khz(model) / 1000, 100, 0);
         break;
     }
 }

@@ -308,7 +308,7 @@ static int write_amd(struct cpu *cpu, uint32_t n, uint64_t value)
 
 static int read_intel(struct cpu *cpu, uint32_t n, uint64_t *value)
 {
-    uint64_t ratio = cpu->model->tsc_khz / 100000;
+    uint64_t ratio = cpu_model_tsc_khz(cpu->model) / 100000;
     *value = 0;
     switch (n) {
     case MSR_FEATURE_CONTROL:

@@ -75,13 +75,11 @@ static int fail(char *err, size_t err_len, const char *what, int r)
             return fail(err, err_len, what, try_result);                                                               \
     } while (0)
 
-static int wire_apics(struct board *b, const struct cpu_model *model, char *err, size_t err_len)
+static int wire_apics(struct board *b, char *err, size_t err_len)
 {
     struct irq_line isa[16], pirq[PCI_PIRQ_COUNT];
     for (unsigned i = 0; i < BOARD_CPUS; i++)
-        TRY(lapic_init(&b->lapic[i], &b->apic_bus, b->clock, i, CPU_BUS_HZ, model->tsc_khz * 1000ull,
-                       &b->signals.lapic),
-            "local APIC");
+        TRY(lapic_init(&b->lapic[i], &b->apic_bus, b->clock, i, CPU_BUS_HZ, &b->signals.lapic), "local APIC");
     TRY(ioapic_init(&b->ioapic, b->memory_bus, &b->apic_bus, PIIX4_SCI_IRQ), "82093AA");
     for (unsigned n = 0; n < 16; n++)
         isa[n] = n == 2 ? (struct irq_line){0} : ioapic_input(&b->ioapic, n ? n : 2);
@@ -91,7 +89,7 @@ static int wire_apics(struct board *b, const struct cpu_model *model, char *err,
     return 0;
 }
 
-static int wire_core(struct board *b, const struct cpu_model *model, char *err, size_t err_len)
+static int wire_core(struct board *b, char *err, size_t err_len)
 {
     struct irq_line pic_pins[16], pirq[PCI_PIRQ_COUNT];
     TRY(firmware_map(&b->firmware, b->memory), "firmware ROM");
@@ -106,7 +104,7 @@ static int wire_core(struct board *b, const struct cpu_model *model, char *err, 
         return fail(err, err_len, "PCI bus", -12 /* ENOMEM */);
     TRY(i440bx_init(&b->bridge, b->pci, b->memory, b->firmware.low), "440BX");
     TRY(piix4_init(&b->piix4, b->pci, b->ports, b->clock, pic_pins, &b->signals.power), "PIIX4");
-    return b->has_apic ? wire_apics(b, model, err, err_len) : 0;
+    return b->has_apic ? wire_apics(b, err, err_len) : 0;
 }
 
 static int wire_isa(struct board *b, char *err, size_t err_len)
@@ -179,7 +177,7 @@ int board_init(struct board *b, const struct machine_config *config, const struc
     if (!r && (!b->ports || !b->memory_bus))
         r = fail(err, err_len, "buses", -12);
     if (!r)
-        r = wire_core(b, model, err, err_len);
+        r = wire_core(b, err, err_len);
     if (!r)
         r = wire_isa(b, err, err_len);
     if (!r)

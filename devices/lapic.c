@@ -556,7 +556,7 @@ int lapic_set_base(struct lapic *l, uint64_t value)
 }
 
 int lapic_init(struct lapic *l, struct apic_bus *bus, struct clock *clock, unsigned n, uint32_t timer_hz,
-               uint64_t tsc_hz, const struct lapic_signals *signals)
+               const struct lapic_signals *signals)
 {
     memset(l, 0, sizeof *l);
     l->bus = bus;
@@ -564,7 +564,6 @@ int lapic_init(struct lapic *l, struct apic_bus *bus, struct clock *clock, unsig
     l->n = n;
     l->boot_processor = n == 0;
     l->timer_hz = timer_hz ? timer_hz : 1;
-    l->tsc_hz = tsc_hz ? tsc_hz : 1;
     lapic_timer_init(l, clock);
     lapic_reset(l);
     return apic_bus_add_local(bus, l);

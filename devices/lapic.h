@@ -68,7 +68,8 @@ struct lapic_signals {
     void (*smi)(void *opaque, unsigned n);
     void (*init)(void *opaque, unsigned n); /* has to call lapic_reset_by_init once the processor carries it out */
     void (*startup)(void *opaque, unsigned n, uint8_t vector);
-    uint64_t (*tsc)(void *opaque); /* the host's TSC, or what stands for it */
+    uint64_t (*tsc)(void *opaque);    /* the host's TSC, or what stands for it */
+    uint64_t (*tsc_hz)(void *opaque); /* its rate; asked for when the guest arms a deadline */
     void *opaque;
 };
 
@@ -78,7 +79,6 @@ struct lapic {
     unsigned n; /* of the vCPU, and the initial APIC id */
     bool boot_processor;
     uint32_t timer_hz;
-    uint64_t tsc_hz;
 
     _Atomic uint64_t base; /* IA32_APIC_BASE */
     _Atomic uint8_t tpr;
@@ -101,7 +101,7 @@ struct lapic {
 
 /* n: number of the vCPU; vCPU 0 is the boot processor. Adds it to the bus. 0 or -errno. */
 int lapic_init(struct lapic *l, struct apic_bus *bus, struct clock *clock, unsigned n, uint32_t timer_hz,
-               uint64_t tsc_hz, const struct lapic_signals *signals);
+               const struct lapic_signals *signals);
 void lapic_destroy(struct lapic *l);
 void lapic_reset(struct lapic *l);         /* power-up, IA32_APIC_BASE included */
 void lapic_reset_by_init(struct lapic *l); /* keeps IA32_APIC_BASE and the id */

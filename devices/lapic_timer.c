@@ -67,7 +67,8 @@ static void arm_deadline(struct lapic *l)
 {
     if (!l->deadline)
         return;
-    uint64_t at = clock_now(l->timer.clock), ns = clock_ticks_to_ns(ticks_left(l), l->tsc_hz);
+    uint64_t at = clock_now(l->timer.clock);
+    uint64_t ns = clock_ticks_to_ns(ticks_left(l), l->signals.tsc_hz(l->signals.opaque));
     timer_arm(&l->timer, ns > CLOCK_NEVER - 1 - at ? CLOCK_NEVER - 1 : at + ns);
 }
 

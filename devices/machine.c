@@ -11,7 +11,7 @@
 
 uint64_t machine_stepped_tsc(const struct machine *m)
 {
-    return clock_ns_to_ticks(clock_now(m->clock), (uint64_t)m->model.tsc_khz * 1000);
+    return clock_ns_to_ticks(clock_now(m->clock), (uint64_t)cpu_model_tsc_khz(&m->model) * 1000);
 }
 
 /* ---- locks and ends ---- */
@@ -147,6 +147,12 @@ static uint64_t apic_tsc(void *opaque)
 {
     struct machine *m = opaque;
     return m->config.stepped ? machine_stepped_tsc(m) : __builtin_ia32_rdtsc();
+}
+
+static uint64_t apic_tsc_hz(void *opaque)
+{
+    struct machine *m = opaque;
+    return cpu_model_tsc_khz(&m->model) * 1000ull;
 }
 
 /* The vCPU's thread applies it: right after the port write that moved it, or when it enters the engine. */
@@ -363,7 +369,7 @@ static int build(struct machine *m, char *err, size_t err_len)
         .intr = {signal_intr, m, 0},
         .a20 = {signal_a20, m, 0},
         .power = {signal_reset, signal_cpu_init, signal_power_off, m},
-        .lapic = {apic_intr, apic_nmi, apic_smi, apic_init_processor, apic_startup, apic_tsc, m},
+        .lapic = {apic_intr, apic_nmi, apic_smi, apic_init_processor, apic_startup, apic_tsc, apic_tsc_hz, m},
         .debug_exit = signal_debug_exit,
         .opaque = m,
     };

@@ -613,7 +613,9 @@ static int host_cpuid(struct kvm_vcpu *v, struct cpuid_table *t)
 int kvm_state_init(struct kvm_vcpu *v, bool host_cpu, char *err, size_t err_len)
 {
     struct cpuid_table t = {0};
-    int r = 0;
+    int r = 0, khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+    if (khz > 0)
+        cpu_tsc_told((uint32_t)khz);
     if (host_cpu)
         r = host_cpuid(v, &t);
     else

@@ -34,16 +34,20 @@ static uint64_t on_tsc(void *opaque)
 {
     return 0;
 }
+static uint64_t on_tsc_hz(void *opaque)
+{
+    return 1000000000;
+}
 
 static void build(void)
 {
-    static const struct lapic_signals signals = {on_intr, on_nmi, on_nmi, on_init, on_startup, on_tsc, NULL};
+    static const struct lapic_signals signals = {on_intr, on_nmi, on_nmi, on_init, on_startup, on_tsc, on_tsc_hz, NULL};
     clk = clock_create(true);
     memory_bus = bus_create("memory", UINT64_MAX);
     memset(&bus, 0, sizeof bus);
     nmis = inits = 0;
     for (unsigned i = 0; i < 2; i++) {
-        lapic_init(&apic[i], &bus, clk, i, 1000000000, 1000000000, &signals);
+        lapic_init(&apic[i], &bus, clk, i, 1000000000, &signals);
         lapic_write(&apic[i], LAPIC_SVR, 0x1ff, 4);
     }
     CU_ASSERT_EQUAL_FATAL(ioapic_init(&io, memory_bus, &bus, 9), 0);

@@ -39,6 +39,10 @@ static uint64_t on_tsc(void *opaque)
 {
     return clock_now(clk) * TSC_PER_NS;
 }
+static uint64_t on_tsc_hz(void *opaque)
+{
+    return TSC_PER_NS * 1000000000ull;
+}
 static void on_eoi(void *opaque, uint8_t vector)
 {
     eois++;
@@ -47,7 +51,7 @@ static void on_eoi(void *opaque, uint8_t vector)
 
 static void build(void)
 {
-    static const struct lapic_signals signals = {on_intr, on_nmi, on_smi, on_init, on_startup, on_tsc, NULL};
+    static const struct lapic_signals signals = {on_intr, on_nmi, on_smi, on_init, on_startup, on_tsc, on_tsc_hz, NULL};
     clk = clock_create(true);
     memset(&bus, 0, sizeof bus);
     memset(intr, 0, sizeof intr);
@@ -57,7 +61,7 @@ static void build(void)
     memset(startups, 0, sizeof startups);
     eois = 0;
     for (unsigned i = 0; i < CPUS; i++)
-        lapic_init(&apic[i], &bus, clk, i, 1000000000, TSC_PER_NS * 1000000000ull, &signals);
+        lapic_init(&apic[i], &bus, clk, i, 1000000000, &signals);
     apic_bus_add_io(&bus, on_eoi, NULL);
 }
 
