@@ -89,11 +89,9 @@ int loader_file_read(struct loader_job *job, const struct loader_file *file, uin
 int loader_file_copy(struct loader_job *job, const struct loader_file *file, uint64_t offset, uint64_t dest,
                      uint64_t len)
 {
-    if (offset <= file->size && len <= file->size - offset) {
-        uint8_t *direct = memory_fill_begin(job->mem, gpa(dest), len);
-        if (direct)
-            return loader_file_read(job, file, offset, direct, len);
-    }
+    if (offset <= file->size && len <= file->size - offset &&
+        memory_load_file(job->mem, gpa(dest), len, file->fd, offset))
+        return 0;
     uint8_t *chunk = malloc(COPY_CHUNK);
     if (!chunk)
         return loader_fail(job, file, -ENOMEM, "out of memory");

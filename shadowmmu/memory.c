@@ -5,11 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 static void *reserve(uint64_t bytes)
 {
@@ -17,20 +14,37 @@ static void *reserve(uint64_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
-/* Entries that are about to be filled: at once, instead of by two page faults for each page of them (memory_map reads
- * before it writes). An older kernel does not know this: no harm. */
-static void populate(struct memory_page *first, uint64_t count)
+/* RAM from base on, at host memory: whole MiB need no entries. */
+static void map_plain(struct memory *m, gpa_t base, uint64_t size, uint8_t *host)
 {
-    uint64_t start = (uint64_t)(uintptr_t)first & ~(uint64_t)PAGE_MASK, end = (uint64_t)(uintptr_t)(first + count);
-    madvise((void *)(uintptr_t)start, end - start, MADV_POPULATE_WRITE);
+    enum { BLOCK = 1 << (MEMORY_BLOCK_SHIFT + PAGE_SHIFT) };
+    uint64_t at = 0;
+    for (; at + BLOCK <= size; at += BLOCK) {
+        uint64_t block = (base.v + at) / BLOCK;
+        atomic_store(&m->plain[block], host + at);
+        m->blocks[block] = 1;
+    }
+    if (at < size)
+        memory_map(m, gpa_add(base, at), size - at, host + at, host + at);
 }
 
 static void map_pool(struct memory *m)
 {
-    populate(m->pages, m->low_size >> PAGE_SHIFT);
-    memory_map(m, gpa(0), m->low_size, m->ram, m->ram);
+    map_plain(m, gpa(0), m->low_size, m->ram);
     if (m->ram_size > m->low_size)
-        memory_map(m, gpa(MEMORY_4G), m->ram_size - m->low_size, m->ram + m->low_size, m->ram + m->low_size);
+        map_plain(m, gpa(MEMORY_4G), m->ram_size - m->low_size, m->ram + m->low_size);
+}
+
+/* Something else is to be mapped in this MiB: it gets entries. Who reads meanwhile finds the same pages either way. */
+static void enter_block(struct memory *m, uint64_t block)
+{
+    uint8_t *host = atomic_load(&m->plain[block]);
+    struct memory_page *p = &m->pages[block << MEMORY_BLOCK_SHIFT];
+    if (!host)
+        return;
+    for (uint64_t i = 0; i < 1u << MEMORY_BLOCK_SHIFT; i++)
+        p[i] = (struct memory_page){host + (i << PAGE_SHIFT), host + (i << PAGE_SHIFT)};
+    atomic_store(&m->plain[block], NULL);
 }
 
 void memory_replace_pool(struct memory *m, uint8_t *ram, uint64_t size, int fd)
@@ -53,7 +67,8 @@ int memory_init(struct memory *m, uint64_t ram_size, char *err, size_t err_len)
     m->pages = reserve(m->page_count * sizeof *m->pages);
     m->flags = reserve(m->page_count);
     m->blocks = reserve((m->page_count >> MEMORY_BLOCK_SHIFT) + 1);
-    if (!m->pages || !m->flags || !m->blocks) {
+    m->plain = reserve(((m->page_count >> MEMORY_BLOCK_SHIFT) + 1) * sizeof *m->plain);
+    if (!m->pages || !m->flags || !m->blocks || !m->plain) {
         snprintf(err, err_len, "guest memory: cannot reserve the page map: %s", strerror(errno));
         goto fail;
     }
@@ -88,6 +103,8 @@ void memory_destroy(struct memory *m)
         munmap((void *)m->flags, m->page_count);
     if (m->blocks)
         munmap(m->blocks, (m->page_count >> MEMORY_BLOCK_SHIFT) + 1);
+    if (m->plain)
+        munmap((void *)m->plain, ((m->page_count >> MEMORY_BLOCK_SHIFT) + 1) * sizeof *m->plain);
     if (m->ram_fd >= 0)
         close(m->ram_fd);
     memset(m, 0, sizeof *m);
@@ -119,6 +136,7 @@ int memory_map(struct memory *m, gpa_t base, uint64_t size, uint8_t *read, uint8
     for (uint64_t i = 0; i < count; i++) {
         struct memory_page page = {read ? read + (i << PAGE_SHIFT) : NULL, write ? write + (i << PAGE_SHIFT) : NULL};
         struct memory_page *p = &m->pages[gfn + i];
+        enter_block(m, (gfn + i) >> MEMORY_BLOCK_SHIFT);
         if (p->read != page.read || p->write != page.write) {
             *p = page;
             m->blocks[(gfn + i) >> MEMORY_BLOCK_SHIFT] = 1;
@@ -197,20 +215,35 @@ uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t le
     return met;
 }
 
-uint8_t *memory_fill_begin(struct memory *m, gpa_t addr, uint64_t len)
+/* Where in the pool the len bytes at addr are; UINT64_MAX: not together, or not to be written past everybody. */
+static uint64_t plain_offset(const struct memory *m, gpa_t addr, uint64_t len)
 {
     uint64_t first = gpa_gfn(addr), last = gpa_gfn(gpa_add(addr, len - 1));
     uint8_t *start = memory_page(m, first).write;
-    if (!start || !len || last < first)
-        return NULL;
+    if (!len || last < first || start < m->ram || start + len > m->ram + m->ram_size)
+        return UINT64_MAX;
     for (uint64_t gfn = first; gfn <= last; gfn++)
         if (memory_page(m, gfn).write != start + ((gfn - first) << PAGE_SHIFT) ||
             (m->flags[gfn] & (MEMORY_PAGE_CODE | MEMORY_PAGE_TRACED)))
-            return NULL;
-    for (uint64_t gfn = first; gfn <= last; gfn++)
+            return UINT64_MAX;
+    return (uint64_t)(start - m->ram) + (addr.v & PAGE_MASK);
+}
+
+bool memory_load_file(struct memory *m, gpa_t addr, uint64_t len, int fd, uint64_t offset)
+{
+    uint64_t to = plain_offset(m, addr, len), left = len;
+    off_t from = (off_t)offset;
+    if (to == UINT64_MAX || lseek(m->ram_fd, (off_t)to, SEEK_SET) < 0)
+        return false;
+    for (uint64_t gfn = gpa_gfn(addr); gfn <= gpa_gfn(gpa_add(addr, len - 1)); gfn++)
         memory_mark_dirty(m, gfn);
-    madvise(start, (last - first + 1) << PAGE_SHIFT, MADV_POPULATE_WRITE); /* else a page fault each */
-    return start + (addr.v & PAGE_MASK);
+    while (left) {
+        ssize_t n = sendfile(m->ram_fd, fd, &from, left);
+        if (n <= 0 && !(n < 0 && errno == EINTR))
+            return false;
+        left -= n > 0 ? (uint64_t)n : 0;
+    }
+    return true;
 }
 
 /* Not by libc: the guest's vector state may be live. */

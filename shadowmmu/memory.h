@@ -62,13 +62,14 @@ struct memory_journal {
 };
 
 struct memory {
-    struct memory_page *pages; /* indexed by gfn, page_count entries, demand-zero */
+    struct memory_page *pages; /* indexed by gfn, page_count entries, demand-zero: memory_page looks */
+    uint8_t *_Atomic *plain;   /* indexed by MiB: host memory that all of it is, read and written; NULL: see pages */
     _Atomic uint8_t *flags;    /* enum memory_page_flags, indexed by gfn */
     uint8_t *blocks; /* for each MiB: was anything ever mapped in it? Spares a look at every frame of an empty space */
-    uint64_t page_count;       /* frames the map can hold: the guest-physical space in use */
-    uint8_t *ram;              /* the pool: ram_size bytes of a shared memfd */
-    uint64_t ram_size;         /* bytes of guest RAM */
-    uint64_t low_size;         /* bytes of it that start at gpa 0; the rest starts at 4 GiB */
+    uint64_t page_count; /* frames the map can hold: the guest-physical space in use */
+    uint8_t *ram;        /* the pool: ram_size bytes of a shared memfd */
+    uint64_t ram_size;   /* bytes of guest RAM */
+    uint64_t low_size;   /* bytes of it that start at gpa 0; the rest starts at 4 GiB */
     int ram_fd;
     uint64_t pool_size; /* bytes that are mapped at ram: ram_size, or more with huge pages */
     struct memory_listener *listeners;
@@ -99,10 +100,10 @@ int memory_unmap(struct memory *m, gpa_t base, uint64_t size);
 uint64_t memory_read(struct memory *m, gpa_t addr, void *buf, uint64_t len);
 uint64_t memory_write(struct memory *m, gpa_t addr, const void *buf, uint64_t len);
 
-/* For loading files while no vCPU runs: where the len bytes at addr are in the host's memory, brought in and marked dirty,
- * to be filled by the caller. NULL when they do not lie together in RAM, or when translations were made from them:
- * memory_write does those. Listeners are not told. */
-uint8_t *memory_fill_begin(struct memory *m, gpa_t addr, uint64_t len);
+/* For loading files while no vCPU runs: len bytes of file fd from offset on go to addr, inside the host's kernel and
+ * without a page fault for each page. False with nothing said about what was written: they do not lie together in RAM,
+ * translations were made from them, or the host cannot; memory_write does it then. Listeners are not told. */
+bool memory_load_file(struct memory *m, gpa_t addr, uint64_t len, int fd, uint64_t offset);
 
 /* Little-endian scalars by DMA. */
 static inline uint32_t memory_read32(struct memory *m, gpa_t addr)
@@ -132,7 +133,13 @@ void memory_journal_enter(struct memory *m, uint64_t gfn);
 
 static inline struct memory_page memory_page(const struct memory *m, uint64_t gfn)
 {
-    return gfn < m->page_count ? m->pages[gfn] : (struct memory_page){0};
+    if (gfn >= m->page_count)
+        return (struct memory_page){0};
+    uint8_t *plain = atomic_load_explicit(&m->plain[gfn >> MEMORY_BLOCK_SHIFT], memory_order_acquire);
+    if (!plain)
+        return m->pages[gfn];
+    uint8_t *page = plain + ((gfn & ((1u << MEMORY_BLOCK_SHIFT) - 1)) << PAGE_SHIFT);
+    return (struct memory_page){page, page};
 }
 
 #endif
