@@ -101,7 +101,7 @@ const char *bench_missing(const struct bench_material *m, enum bench_engine engi
         snprintf(why, why_len, "%s is not installed (package qemu-system-x86)", qemu_name(m));
         return why;
     }
-    if (engine == BENCH_KVM && !kvm_probe_suffices(kvm_probe(), m->bits == 64, why, why_len))
+    if (engine == BENCH_KVM && !kvm_probe_suffices(kvm_probe_choice(m->bits == 64), m->bits == 64, why, why_len))
         return why;
     if (engine == BENCH_BOCHS) {
         if (!can_run("bochs"))

@@ -17,7 +17,7 @@ const struct engine *engines_find(const char *name)
 
 static const struct engine *choose_kvm(bool long_mode, char *note, size_t note_len, char *err, size_t err_len)
 {
-    const struct kvm_probe *p = kvm_probe();
+    const struct kvm_probe *p = kvm_probe_choice(long_mode);
     char why[256];
     bool suffices = kvm_probe_suffices(p, long_mode, why, sizeof why);
     if (!p->usable) {
@@ -41,7 +41,7 @@ const struct engine *engines_choose(enum engine_choice choice, const struct mach
     default:
         break;
     }
-    if (kvm_probe_suffices(kvm_probe(), long_mode, note, note_len))
+    if (kvm_probe_suffices(kvm_probe_choice(long_mode), long_mode, note, note_len))
         return &engine_kvm;
     if (config->engine_options.host_cpu) {
         snprintf(err, err_len, "--cpu-model host: needs the kvm engine, but %s", note);

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum { SCREEN_TEXT_MAX = 256 << 10, PATIENCE_MS = 30000, PATIENCE_IMPATIENT_MS = 1000, ERROR_MAX = 512 };
@@ -28,6 +29,7 @@ struct run {
     struct backend *serial[MACHINE_SERIAL_PORTS];
     struct qmp *qmp;
     uint64_t started_at; /* the process: ns of CLOCK_MONOTONIC */
+    long startup_waits;  /* how often set-up gave the processor up by itself */
     char err[ERROR_MAX];
     _Atomic bool said_end;    /* one line about the end is enough */
     _Atomic int output_error; /* errno of the first output that failed */
@@ -198,6 +200,7 @@ static cJSON *target_stats(void *opaque)
         cJSON_AddNumberToObject(stats, "startup_us", (double)((entered - r->started_at) / NS_PER_US));
     if (entered)
         cJSON_AddNumberToObject(stats, "startup_cpu_us", (double)(machine_entered_cpu_ns(r->machine) / NS_PER_US));
+    cJSON_AddNumberToObject(stats, "startup_waits", (double)r->startup_waits);
     cJSON_AddNumberToObject(stats, "memory", (double)r->config.ram_size);
     cJSON *cpus = cJSON_AddArrayToObject(stats, "cpus");
     for (unsigned i = 0; i < r->config.cpus; i++)
@@ -485,6 +488,9 @@ static int run_machine(struct run *r)
         complain("cannot start a thread: %s", strerror(-code));
         return EXIT_HOST;
     }
+    struct rusage used;
+    if (!getrusage(RUSAGE_THREAD, &used))
+        r->startup_waits = used.ru_nvcsw;
     int status = machine_run(r->machine);
     supervisor_machine_ended();
     return write_results(r, status);

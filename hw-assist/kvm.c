@@ -266,7 +266,6 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     v->cpu.engine = v;
     if (kvm_state_init(v, options && options->host_cpu, err, err_len))
         goto fail;
-    v->inexact_windows = !kvm_probe()->exact_windows;
     kvm_memory_notify(&v->vm->memory, v);
     return &v->cpu;
 fail:
@@ -378,6 +377,10 @@ static int look_for_window(struct kvm_vcpu *v)
 {
     bool waiting = v->run->request_interrupt_window;
     int r = 0;
+    if (waiting && !v->windows_known) {
+        v->inexact_windows = !kvm_probe_exact_windows();
+        v->windows_known = true;
+    }
     if (!v->inexact_windows)
         return 0;
     bool step = waiting && (v->stepping ? v->steps_left > 0 : v->slice_over);

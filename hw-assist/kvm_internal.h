@@ -72,7 +72,7 @@ struct kvm_vcpu {
     bool unfinished;       /* an exit's result waits for the next KVM_RUN */
     bool queued_interrupt; /* handed to KVM since its last exit */
     /* Interrupt windows of a KVM that misses short ones: kvm.c */
-    bool inexact_windows, stepping, has_slice_timer, slice_running, slice_over;
+    bool windows_known, inexact_windows, stepping, has_slice_timer, slice_running, slice_over;
     unsigned steps_left;
     timer_t slice_timer;
     bool has_tsc_offset;

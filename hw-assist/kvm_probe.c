@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* One VM; for each mode a vCPU with its registers set for the mode and a few bytes of code that store a number, load it
- * and write it to port 80h. A timer that signals this thread bounds each: should the signal come just before KVM_RUN,
- * the handler's immediate_exit makes that return. */
+ * and write it to port 80h. A vCPU that did as it should is used for the next mode as well: they cost most of the time.
+ * Only what is asked for is tried, and only once. A timer that signals this thread bounds each: should the signal come
+ * just before KVM_RUN, the handler's immediate_exit makes that return. */
 #include "hw-assist/kvm_probe.h"
 
 #include "hw-assist/kvm.h"
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -56,9 +58,16 @@ struct guest {
     size_t run_size;
     uint8_t *memory;
     struct kvm_sregs start; /* a new vCPU's registers */
+    timer_t limit;
+    sigset_t old_mask;
 };
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kvm_probe result;
+/* What of it was tried already; under the lock. */
+static struct {
+    bool guest, mode[KVM_MODE_COUNT], windows, speed;
+} tried;
 /* For the signal handler, which runs in the probing thread only. */
 static _Thread_local struct kvm_run *volatile limited;
 
@@ -155,6 +164,14 @@ static bool guest_create(struct guest *g)
     return true;
 }
 
+/* The next run sets all registers: an access that the last one ended with must not be completed after that. */
+static void finish_access(struct guest *g)
+{
+    g->run->immediate_exit = 1;
+    ioctl(g->vcpu, KVM_RUN, 0);
+    g->run->immediate_exit = 0;
+}
+
 static void vcpu_close(struct guest *g)
 {
     limited = NULL;
@@ -177,14 +194,15 @@ static void guest_destroy(struct guest *g)
         close(g->kvm);
 }
 
-/* A fresh vCPU that knows every feature this KVM has (long mode must be in CPUID). */
+/* A vCPU that knows every feature this KVM has (long mode must be in CPUID). */
 static bool vcpu_open(struct guest *g)
 {
     static struct {
         struct kvm_cpuid2 head;
         struct kvm_cpuid_entry2 entry[256];
     } table;
-    vcpu_close(g);
+    if (g->vcpu >= 0)
+        return true; /* the last one is as good as new */
     g->vcpu = ioctl(g->vm, KVM_CREATE_VCPU, (unsigned long)g->vcpu_count++);
     if (g->vcpu < 0)
         return false;
@@ -340,29 +358,34 @@ static void judge(struct guest *g, enum kvm_mode mode, int code, int error, char
         snprintf(why, len, "does not get there");
 }
 
-static bool try_mode(struct guest *g, timer_t timer, enum kvm_mode mode, uint64_t loops, double *ns)
+static bool try_mode(struct guest *g, enum kvm_mode mode, uint64_t loops, double *ns)
 {
     char *why = result.why[mode];
     if (!vcpu_open(g) || !set_up(g, mode, loops)) {
         snprintf(why, KVM_PROBE_TEXT, "registers refused: %s", strerror(errno));
+        vcpu_close(g);
         return false;
     }
-    limit_set(timer, LIMIT_MS);
+    limit_set(g->limit, LIMIT_MS);
     double start = now_ns();
     int code = ioctl(g->vcpu, KVM_RUN, 0), error = errno;
     *ns = now_ns() - start;
-    limit_set(timer, 0);
+    limit_set(g->limit, 0);
     judge(g, mode, code, error, why, KVM_PROBE_TEXT);
+    if (*why)
+        vcpu_close(g);
+    else
+        finish_access(g);
     return !*why;
 }
 
 /* One instruction of a loop, 0: cannot be told. A long and a short run are compared, so that the way in and out does
  * not count; a slow result that a busy host may have made is tried once more. */
-static double measure(struct guest *g, timer_t timer, enum kvm_mode mode)
+static double measure(struct guest *g, enum kvm_mode mode)
 {
     double one, many, best = 0;
     for (int i = 0; i < 2; i++) {
-        if (!result.works[mode] || !try_mode(g, timer, mode, 1, &one) || !try_mode(g, timer, mode, LOOPS, &many))
+        if (!result.works[mode] || !try_mode(g, mode, 1, &one) || !try_mode(g, mode, LOOPS, &many))
             return best;
         double ns = (many - one) / (2.0 * LOOPS);
         ns = ns > 0.01 ? ns : 0.01;
@@ -374,7 +397,7 @@ static double measure(struct guest *g, timer_t timer, enum kvm_mode mode)
 }
 
 /* Interrupts are let in for two instructions of each pass: does KVM stop in the first? */
-static bool try_window(struct guest *g, timer_t timer)
+static bool try_window(struct guest *g)
 {
     static const uint8_t code[] = {0xfb, 0x90, 0x90, 0xfa, 0x66, 0x49, 0x75, 0xf8, 0xf4};
     struct kvm_regs regs;
@@ -382,55 +405,149 @@ static bool try_window(struct guest *g, timer_t timer)
         return false;
     memcpy(g->memory + CODE_AT, code, sizeof code);
     g->run->request_interrupt_window = 1;
-    limit_set(timer, LIMIT_MS);
+    limit_set(g->limit, LIMIT_MS);
     int r = ioctl(g->vcpu, KVM_RUN, 0);
-    limit_set(timer, 0);
-    return !r && g->run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN && !ioctl(g->vcpu, KVM_GET_REGS, &regs) &&
-           regs.rcx == 64;
+    limit_set(g->limit, 0);
+    bool exact =
+        !r && g->run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN && !ioctl(g->vcpu, KVM_GET_REGS, &regs) && regs.rcx == 64;
+    vcpu_close(g);
+    return exact;
 }
 
-static void try_all(struct guest *g, timer_t timer)
+static void try_speed(struct guest *g)
 {
-    double ns;
-    for (enum kvm_mode mode = 0; mode < KVM_MODE_COUNT; mode++)
-        result.works[mode] = try_mode(g, timer, mode, 1, &ns);
-    result.exact_windows = try_window(g, timer);
-    result.real_ns = measure(g, timer, KVM_MODE_REAL);
-    result.protected_ns = measure(g, timer, KVM_MODE_FLAT32);
+    result.real_ns = measure(g, KVM_MODE_REAL);
+    result.protected_ns = measure(g, KVM_MODE_FLAT32);
     result.software = result.real_ns > SOFTWARE_NS || result.protected_ns > SOFTWARE_NS;
 }
 
-static void probe(void)
+/* ---- once for the process ---- */
+
+static bool begin(struct guest *g)
 {
-    struct guest g = {.kvm = -1, .vm = -1, .vcpu = -1, .run = MAP_FAILED, .memory = MAP_FAILED};
-    timer_t timer;
-    double start = now_ns();
-    result.node = kvm_probe_node(result.node_text, sizeof result.node_text);
+    sigset_t set;
+    *g = (struct guest){.kvm = -1, .vm = -1, .vcpu = -1, .run = MAP_FAILED, .memory = MAP_FAILED};
+    if (tried.guest && !result.usable)
+        return false;
+    if (!tried.guest)
+        result.node = kvm_probe_node(result.node_text, sizeof result.node_text);
+    bool first = !tried.guest;
+    tried.guest = true;
     if (result.node != KVM_NODE_PRESENT)
-        return;
-    sigset_t set, old;
+        return false;
+    if (limit_create(&g->limit)) {
+        cannot("a timer");
+        return false;
+    }
     sigemptyset(&set);
     sigaddset(&set, LIMIT_SIGNAL);
-    if (limit_create(&timer)) {
-        cannot("a timer");
+    pthread_sigmask(SIG_UNBLOCK, &set, &g->old_mask);
+    bool made = guest_create(g);
+    if (first)
+        result.usable = made;
+    if (!made) {
+        timer_delete(g->limit);
+        guest_destroy(g);
+        pthread_sigmask(SIG_SETMASK, &g->old_mask, NULL);
+    }
+    return made;
+}
+
+/* The host takes half a millisecond to take a VM apart: nobody needs to wait for that. */
+static void *destroy_in_background(void *opaque)
+{
+    guest_destroy(opaque);
+    free(opaque);
+    return NULL;
+}
+
+static void end(struct guest *g)
+{
+    pthread_t thread;
+    timer_delete(g->limit);
+    vcpu_close(g);
+    pthread_sigmask(SIG_SETMASK, &g->old_mask, NULL);
+    struct guest *rest = malloc(sizeof *rest);
+    if (rest)
+        *rest = *g;
+    if (rest && pthread_create(&thread, NULL, destroy_in_background, rest) == 0) {
+        pthread_detach(thread);
         return;
     }
-    pthread_sigmask(SIG_UNBLOCK, &set, &old);
-    if (guest_create(&g)) {
-        result.usable = true;
-        try_all(&g, timer);
+    free(rest);
+    guest_destroy(g);
+}
+
+/* What a call wants, beside the modes up to the last in order. */
+struct wish {
+    enum kvm_mode last;
+    bool all_modes; /* also behind one that does not work */
+    bool speed;     /* when all those modes work */
+    bool windows;
+};
+
+/* The first mode that is still to be tried, KVM_MODE_COUNT: none. */
+static enum kvm_mode next_mode(const struct wish *w)
+{
+    for (enum kvm_mode mode = 0; mode <= w->last; mode++) {
+        if (!tried.mode[mode])
+            return mode;
+        if (!result.works[mode] && !w->all_modes)
+            break;
     }
-    timer_delete(timer);
-    guest_destroy(&g);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    result.milliseconds = (now_ns() - start) / 1e6;
+    return KVM_MODE_COUNT;
+}
+
+static bool speed_wanted(const struct wish *w)
+{
+    for (enum kvm_mode mode = 0; mode <= w->last && !w->all_modes; mode++)
+        if (!result.works[mode])
+            return false;
+    return w->speed && !tried.speed;
+}
+
+static const struct kvm_probe *fulfil(struct wish w)
+{
+    struct guest g;
+    enum kvm_mode mode;
+    double ns, start = now_ns();
+    pthread_mutex_lock(&lock);
+    if ((next_mode(&w) < KVM_MODE_COUNT || speed_wanted(&w) || (w.windows && !tried.windows)) && begin(&g)) {
+        for (; (mode = next_mode(&w)) < KVM_MODE_COUNT; tried.mode[mode] = true)
+            result.works[mode] = try_mode(&g, mode, 1, &ns);
+        if (w.windows && !tried.windows) {
+            result.exact_windows = try_window(&g);
+            tried.windows = true;
+        }
+        if (speed_wanted(&w)) {
+            try_speed(&g);
+            tried.speed = true;
+        }
+        end(&g);
+        result.milliseconds += (now_ns() - start) / 1e6;
+    }
+    pthread_mutex_unlock(&lock);
+    return &result;
 }
 
 const struct kvm_probe *kvm_probe(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, probe);
-    return &result;
+    return fulfil((struct wish){.last = KVM_MODE_COUNT - 1, .all_modes = true, .speed = true, .windows = true});
+}
+
+static enum kvm_mode last_mode(bool long_mode)
+{
+    return long_mode ? KVM_MODE_RING3 : KVM_MODE_PAE;
+}
+
+const struct kvm_probe *kvm_probe_choice(bool long_mode)
+{
+    return fulfil((struct wish){.last = last_mode(long_mode), .speed = true});
+}
+
+bool kvm_probe_exact_windows(void)
+{
+    return fulfil((struct wish){.last = KVM_MODE_REAL, .windows = true})->exact_windows;
 }
 
 bool kvm_probe_suffices(const struct kvm_probe *p, bool long_mode, char *why, size_t len)
@@ -443,11 +560,9 @@ bool kvm_probe_suffices(const struct kvm_probe *p, bool long_mode, char *why, si
         snprintf(why, len, "/dev/kvm cannot be used: %s", p->reason);
         return false;
     }
-    enum kvm_mode last = long_mode ? KVM_MODE_RING3 : KVM_MODE_PAE;
-    for (enum kvm_mode mode = 0; mode <= last; mode++) {
+    for (enum kvm_mode mode = 0; mode <= last_mode(long_mode); mode++) {
         if (!p->works[mode]) {
-            snprintf(why, len, "/dev/kvm is %s without %s (it %s)", p->software ? "a software KVM" : "a KVM",
-                     kvm_mode_name(mode), p->why[mode]);
+            snprintf(why, len, "/dev/kvm is a KVM without %s (it %s)", kvm_mode_name(mode), p->why[mode]);
             return false;
         }
     }

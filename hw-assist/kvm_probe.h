@@ -38,8 +38,13 @@ struct kvm_probe {
     double milliseconds;                      /* that the probe took */
 };
 
-/* Runs once for the process, within KVM_MODE_COUNT times the limit for one mode. Any thread. */
+/* Everything, tried once for the process, within KVM_MODE_COUNT times the limit for one mode. Any thread. */
 const struct kvm_probe *kvm_probe(void);
+/* As much of it as tells whether a machine can be given to this KVM (kvm_probe_suffices): the modes up to the first
+ * that does not work, and the speed when all do. The rest of the struct stays as it is; a later call may fill it in. */
+const struct kvm_probe *kvm_probe_choice(bool long_mode);
+/* exact_windows alone. */
+bool kvm_probe_exact_windows(void);
 
 /* Can a machine with or without long mode be given to this KVM with good results? False: why, in a few words. */
 bool kvm_probe_suffices(const struct kvm_probe *p, bool long_mode, char *why, size_t len);

@@ -152,7 +152,13 @@ static bool logged(const struct rig *r, unsigned n, char kind, uint64_t at, uint
 static void probe(void)
 {
     struct timespec a, b;
+    char choice[256], all[256];
+    bool suffices = kvm_probe_suffices(kvm_probe_choice(true), true, choice, sizeof choice);
     const struct kvm_probe *p = kvm_probe();
+    CU_ASSERT_EQUAL(kvm_probe_suffices(p, true, all, sizeof all), suffices);
+    CU_ASSERT_EQUAL(kvm_probe_exact_windows(), p->exact_windows);
+    if (!p->usable || !p->works[KVM_MODE_PAGING32]) /* else it is the speed, which varies */
+        CU_ASSERT_STRING_EQUAL(choice, all);
     clock_gettime(CLOCK_MONOTONIC, &a);
     CU_ASSERT_PTR_EQUAL(kvm_probe(), p);
     clock_gettime(CLOCK_MONOTONIC, &b);
