@@ -5,6 +5,7 @@
 
 #include "bt/perf_map.h"
 #include "bt/profile.h"
+#include "shadowmmu/reserve.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,12 +16,6 @@
 enum { MAP_BYTES = PAGE_SIZE * 4, GLUE_BYTES = 2 * PAGE_SIZE };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
-
-static void *reserve(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 /* A free range of the low 2 GiB. */
 static uint8_t *reserve_low(size_t size)
@@ -134,29 +129,23 @@ fail:
     return NULL;
 }
 
-static void release(void *p, size_t size)
-{
-    if (p)
-        munmap(p, size);
-}
-
 void bt_cache_destroy(struct bt_vcpu *v)
 {
     struct bt_cache *c = v->cache;
-    release(c->blocks, c->block_max * sizeof *c->blocks);
-    release(c->pages, c->page_max * sizeof *c->pages);
-    release(c->frames, c->frame_max * sizeof *c->frames);
-    release(c->exits, c->exit_max * sizeof *c->exits);
-    release(c->records, c->record_max * sizeof *c->records);
-    release(c->sites, c->site_max * sizeof *c->sites);
+    unreserve(c->blocks, c->block_max * sizeof *c->blocks);
+    unreserve(c->pages, c->page_max * sizeof *c->pages);
+    unreserve(c->frames, c->frame_max * sizeof *c->frames);
+    unreserve(c->exits, c->exit_max * sizeof *c->exits);
+    unreserve(c->records, c->record_max * sizeof *c->records);
+    unreserve(c->sites, c->site_max * sizeof *c->sites);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
-        release(c->slots[i].table, slot_table_size(c));
-        release(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
+        unreserve(c->slots[i].table, slot_table_size(c));
+        unreserve(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
         jump_map_close(&c->slots[i]);
-        release(c->slots[i].global, FILLED_MAX * sizeof(uint64_t));
+        unreserve(c->slots[i].global, FILLED_MAX * sizeof(uint64_t));
     }
     for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
-        release(c->parked[i], sizeof *c->parked[i]);
+        unreserve(c->parked[i], sizeof *c->parked[i]);
     insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
     size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;

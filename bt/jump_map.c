@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/jump_map.h"
 
-#include <sys/mman.h>
+#include "shadowmmu/reserve.h"
 
 enum { PAGES = 1 << 20, TRIM_PAGES = 256 };
 static const uint64_t MAP_SIZE = 4ull << 32;
-
-static void *reserve(uint64_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 bool jump_map_open(struct bt_exec_slot *s)
 {
@@ -26,10 +20,8 @@ bool jump_map_open(struct bt_exec_slot *s)
 
 void jump_map_close(struct bt_exec_slot *s)
 {
-    if (s->jump)
-        munmap(s->jump, MAP_SIZE);
-    if (s->jump_pages)
-        munmap(s->jump_pages, PAGES);
+    unreserve(s->jump, MAP_SIZE);
+    unreserve(s->jump_pages, PAGES);
     s->jump = NULL;
     s->jump_pages = NULL;
 }

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/memory.h"
 
+#include "shadowmmu/reserve.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
-
-static void *reserve(uint64_t bytes)
-{
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 /* RAM from base on, at host memory: whole MiB need no entries. */
 static void map_plain(struct memory *m, gpa_t base, uint64_t size, uint8_t *host)

@@ -10,6 +10,7 @@
  * set. */
 #include "shadowmmu/mmu.h"
 
+#include "shadowmmu/reserve.h"
 #include "shadowmmu/space.h"
 #include "shadowmmu/walk.h"
 #include "shadowmmu/window.h"
@@ -37,8 +38,8 @@ enum { STAGGER = PAGE_SIZE + 5 * 64, STAGGER_ROOM = 64 << 10 };
 static uint64_t *table_reserve(bool wide, unsigned n)
 {
     uint64_t size = (wide ? TABLE_48 : TABLE_32) + STAGGER_ROOM;
-    uint8_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : (uint64_t *)(p + n * STAGGER);
+    uint8_t *p = reserve(size);
+    return p ? (uint64_t *)(p + n * STAGGER) : NULL;
 }
 
 static void table_release(uint64_t *t, bool wide, unsigned n)
@@ -54,8 +55,7 @@ static uint64_t large_size(bool wide)
 
 static uint8_t *large_reserve(bool wide)
 {
-    void *p = mmap(NULL, large_size(wide), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    return reserve(large_size(wide));
 }
 
 int mmu_init(struct mmu *mmu, struct memory *mem, bool wide, unsigned phys_bits)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/space.h"
 
+#include "shadowmmu/reserve.h"
 #include "shadowmmu/window.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 enum {
     FILL_MAX = 1 << 18,
@@ -28,12 +28,6 @@ struct mmu_fill {
     bool read, write; /* what is to be put back */
 };
 
-static void *reserve(uint64_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
 int mmu_space_init(struct mmu *mmu)
 {
     mmu->fills = reserve(FILL_MAX * sizeof *mmu->fills);
@@ -44,10 +38,8 @@ int mmu_space_init(struct mmu *mmu)
 
 void mmu_space_destroy(struct mmu *mmu)
 {
-    if (mmu->fills)
-        munmap(mmu->fills, FILL_MAX * sizeof *mmu->fills);
-    if (mmu->fill_hash)
-        munmap(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
+    unreserve(mmu->fills, FILL_MAX * sizeof *mmu->fills);
+    unreserve(mmu->fill_hash, FILL_HASH * sizeof *mmu->fill_hash);
     mmu->fills = NULL;
     mmu->fill_hash = NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/window.h"
 
+#include "shadowmmu/reserve.h"
 #include "shadowmmu/walk.h"
 
 #include <stdlib.h>
@@ -30,12 +31,11 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
     if (w->base)
         return true;
     void *base = mmap(NULL, WINDOW_SIZE + GUARD_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *rights = mmap(NULL, PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED || rights == MAP_FAILED) {
+    void *rights = reserve(PAGES);
+    if (base == MAP_FAILED || !rights) {
         if (base != MAP_FAILED)
             munmap(base, WINDOW_SIZE + GUARD_SIZE);
-        if (rights != MAP_FAILED)
-            munmap(rights, PAGES);
+        unreserve(rights, PAGES);
         return false;
     }
     *w = (struct mmu_window){.base = base, .rights = rights};
