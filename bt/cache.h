@@ -8,7 +8,7 @@
  * zeroed exec entry misses.
  *
  * A block in host memory:
- *   entry - ENTRY_SAVED  restores the flags from r13 (only when the block needs them), falls into
+ *   entry - ENTRY_SAVED  restores the flags from the image (only when the block needs them), falls into
  *   entry                polls cpu->events, falls into
  *   body                 the first instruction
  * Direct jumps inside a linear page are chained (forward ones to the body, backward ones to the poll); everything else
@@ -21,14 +21,14 @@
 #include "decoder/cache.h"
 
 enum {
-    BT_ENTRY_SAVED = 12, /* bytes of the flag-restoring entry */
+    BT_ENTRY_SAVED = 15, /* bytes of the flag-restoring entry */
     BT_BLOCK_MAX_INSNS = 48
 };
 
 struct bt_insn_record { /* fault recovery: host offset of the first byte made from a guest instruction */
     uint16_t host_offset;
     uint16_t guest_offset : 14; /* of the instruction in the block */
-    uint16_t flags_saved : 1;   /* the arithmetic flags are in r13 rather than in EFLAGS */
+    uint16_t flags_saved : 1;   /* the arithmetic flags are in the image rather than in EFLAGS */
     uint16_t stack_operand : 1; /* an address that is not canonical is #SS rather than #GP */
     uint16_t detour;            /* an access through the window: host offset of its other form, by the tables */
 };
@@ -91,11 +91,11 @@ enum { BT_HASH = 1 << 13 };
 struct bt_glue {
     uintptr_t enter;              /* void (*)(uintptr_t host_code): C to translated code */
     uintptr_t exit;               /* flags in EFLAGS, reason in r11d */
-    uintptr_t exit_saved;         /* flags in r13 */
+    uintptr_t exit_saved;         /* flags in the image */
     uintptr_t chain, chain_saved; /* direct exit: r11d exit index, which tells rip */
-    uintptr_t miss;               /* code map miss: r10 guest address; flags in r13: enter at miss - BT_ENTRY_SAVED */
-    uintptr_t event;              /* called from a block whose poll hit */
-    uintptr_t fault;              /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
+    uintptr_t miss;  /* code map miss: r10 guest address; flags in the image: enter at miss - BT_ENTRY_SAVED */
+    uintptr_t event; /* called from a block whose poll hit */
+    uintptr_t fault; /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */
     uintptr_t post, post_saved;       /* after a write that went through the slow path */
@@ -213,10 +213,11 @@ void bt_cache_drop_frames(struct bt_cache *c, uint64_t first, uint64_t last);
 /* The block that a host address lies in, or NULL. */
 struct bt_block *bt_cache_block_at(struct bt_cache *c, uintptr_t host);
 
-/* glue.c: r13 -> EFLAGS in exactly BT_ENTRY_SAVED bytes; r13 stays what it is, scratch (r10-r12) is lost. */
-void bt_emit_restore_flags(struct assembler *a, unsigned scratch);
-/* EFLAGS -> r13. EFLAGS stay what they are, r11 is lost. */
-void bt_emit_save_flags(struct assembler *a);
+/* glue.c: the flags image -> EFLAGS in exactly BT_ENTRY_SAVED bytes; scratch (r10-r12) is lost. image: where it is, for
+ * 64-bit code; NULL: in r13. */
+void bt_emit_restore_flags(struct assembler *a, const uint32_t *image, unsigned scratch);
+/* EFLAGS -> the flags image. EFLAGS stay what they are, r11 is lost. */
+void bt_emit_save_flags(struct assembler *a, const uint32_t *image);
 /* glue.c: emits the fixed code at the start of the cache. */
 void bt_glue_emit(struct bt_cache *c, struct assembler *a);
 

@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-static const uint8_t host_of[10] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9};
-
 enum { PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT };
 
 static void store(struct assembler *a, const volatile void *to, unsigned reg)
@@ -33,6 +31,13 @@ static void move64(struct assembler *a, unsigned to, unsigned from)
     asm_op(a, OP_MOV | OP_W, to, rm_reg(from), 0);
 }
 
+/* The same in four bytes: with a segment prefix, which registers do not care about. */
+static void move64_long(struct assembler *a, unsigned to, unsigned from)
+{
+    asm_byte(a, 0x3e);
+    move64(a, to, from);
+}
+
 /* lahf; seto al: EFLAGS -> image in eax */
 static void flags_to_eax(struct assembler *a)
 {
@@ -49,19 +54,29 @@ static void eax_to_flags(struct assembler *a)
 }
 
 /* By moves, which processors carry out by renaming: an exchange is three operations, and RAX would wait for it. */
-void bt_emit_restore_flags(struct assembler *a, unsigned scratch)
+void bt_emit_restore_flags(struct assembler *a, const uint32_t *image, unsigned scratch)
 {
-    move64(a, scratch, RAX);
-    move64(a, RAX, R13);
+    if (image) {
+        move64(a, scratch, RAX);
+        load32(a, RAX, image);
+        eax_to_flags(a);
+        move64(a, RAX, scratch);
+        return;
+    }
+    move64_long(a, scratch, RAX);
+    move64_long(a, RAX, R13);
     eax_to_flags(a);
-    move64(a, RAX, scratch);
+    move64_long(a, RAX, scratch);
 }
 
-void bt_emit_save_flags(struct assembler *a)
+void bt_emit_save_flags(struct assembler *a, const uint32_t *image)
 {
     move64(a, R11, RAX);
     flags_to_eax(a);
-    move64(a, R13, RAX);
+    if (image)
+        store32(a, image, RAX);
+    else
+        move64(a, R13, RAX);
     move64(a, RAX, R11);
 }
 
@@ -71,16 +86,25 @@ struct glue_form {
     bool wide;
 };
 
+/* Translated code with the flags in the image leaves: the image goes to memory, where that of 64-bit code is always. */
+static void store_image(struct assembler *a, const struct glue_form *f)
+{
+    if (!f->wide)
+        store32(a, &f->v->flags_image, R13);
+}
+
 static void save_guest_but_rax(struct assembler *a, const struct glue_form *f)
 {
-    for (int i = 1; i < (f->wide ? 10 : 8); i++)
-        store(a, &f->v->cpu.gpr[i], host_of[i]);
+    for (unsigned i = 1; i < (f->wide ? 16 : 8); i++)
+        if (bt_host_gpr(f->wide, i) != NO_REG)
+            store(a, &f->v->cpu.gpr[i], bt_host_gpr(f->wide, i));
 }
 
 static void load_guest(struct assembler *a, const struct glue_form *f)
 {
-    for (int i = 0; i < (f->wide ? 10 : 8); i++)
-        load(a, host_of[i], &f->v->cpu.gpr[i]);
+    for (unsigned i = 0; i < (f->wide ? 16 : 8); i++)
+        if (bt_host_gpr(f->wide, i) != NO_REG)
+            load(a, bt_host_gpr(f->wide, i), &f->v->cpu.gpr[i]);
     if (f->wide)
         return;
     load(a, R8, &f->v->read_table);
@@ -130,7 +154,7 @@ static uintptr_t emit_exit(struct assembler *a, const struct glue_form *f, bool 
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
     if (saved) {
-        store32(a, &v->flags_image, R13);
+        store_image(a, f);
     } else {
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
@@ -219,7 +243,7 @@ static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintp
     store(a, &v->slow_addr, R10);
     store32(a, &v->slow_info, R11);
     store(a, &v->scratch[0], R12);
-    store32(a, &v->flags_image, R13);
+    store_image(a, f);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_access);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
@@ -242,7 +266,7 @@ static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool 
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
     } else {
-        store32(a, &v->flags_image, R13);
+        store_image(a, f);
     }
     save_guest_but_rax(a, f);
     store(a, &v->scratch[0], R12);
@@ -269,7 +293,7 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
     if (saved) {
-        store32(a, &v->flags_image, R13);
+        store_image(a, f);
     } else {
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
@@ -297,7 +321,8 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->exit_saved = emit_exit(a, f, true, stored);
     g->chain = emit_chain(a, v, g->exit);
     g->chain_saved = emit_chain(a, v, g->exit_saved);
-    bt_emit_restore_flags(a, R12); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
+    bt_emit_restore_flags(a, f->wide ? &v->flags_image : NULL,
+                          R12); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
     g->miss = emit_miss(a, v, g->exit);
     g->event = emit_event(a, v, g->exit);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);

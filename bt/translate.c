@@ -13,11 +13,11 @@
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
  *
  * The flags live in EFLAGS between instructions. The translator's own tests (table entry, page crossing) destroy
- * EFLAGS; when something behind still needs them they are saved to r13 once (flags_clobber) and brought back only when
- * an instruction reads them or leaves some of them alone (flags_prepare). At a block's end all flags count as needed;
- * an exit taken with the flags in r13 enters the target through its flag-restoring entry, or directly when the target
- * does not need them. Flags that are overwritten before anything reads them are not kept: the EFLAGS image that a page
- * fault pushes may differ from the hardware's in such dead bits, and in nothing else.
+ * EFLAGS; when something behind still needs them they are saved to the image once (flags_clobber) and brought back only
+ * when an instruction reads them or leaves some of them alone (flags_prepare). At a block's end all flags count as
+ * needed; an exit taken with the flags in the image enters the target through its flag-restoring entry, or directly
+ * when the target does not need them. Flags that are overwritten before anything reads them are not kept: the EFLAGS
+ * image that a page fault pushes may differ from the hardware's in such dead bits, and in nothing else.
  *
  * What does not fit the hot path (table misses, page crossings, calls to C, unlinked exits) is emitted behind the block
  * as "cold" records. */
@@ -50,7 +50,7 @@ void flags_clobber(struct builder *b)
     if (!b->eflags_valid)
         return;
     if (flags_needed(b) && !b->image_valid) {
-        bt_emit_save_flags(&b->a);
+        bt_emit_save_flags(&b->a, flags_image(b));
         b->image_valid = true;
     }
     b->eflags_valid = false;
@@ -60,7 +60,7 @@ void flags_prepare(struct builder *b)
 {
     bool keeps = (b->in->flags_written | b->in->flags_maybe) && (b->live_out[b->cur] & ~b->in->flags_written);
     if (!b->eflags_valid && b->image_valid && (b->in->flags_read || keeps)) {
-        bt_emit_restore_flags(&b->a, R12);
+        bt_emit_restore_flags(&b->a, flags_image(b), R12);
         b->eflags_valid = true;
     }
 }
@@ -260,7 +260,7 @@ static void cold_poll(struct builder *b, struct cold *c)
 static void emit_entry(struct builder *b)
 {
     if (b->live_in)
-        bt_emit_restore_flags(&b->a, R12);
+        bt_emit_restore_flags(&b->a, flags_image(b), R12);
     else
         asm_nop(&b->a, BT_ENTRY_SAVED);
     b->block->entry = asm_here(&b->a);

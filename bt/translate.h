@@ -73,7 +73,7 @@ struct builder {
     unsigned cur;
     const struct insn *in; /* insns[cur] */
     bool eflags_valid;     /* the guest's live flags are in EFLAGS */
-    bool image_valid;      /* ... in r13; neither: nobody needs them */
+    bool image_valid;      /* ... in the flags image; neither: nobody needs them */
     bool ended;            /* control cannot fall out of the last instruction */
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
@@ -96,8 +96,14 @@ void builder_record(struct builder *b);
 /* The same for an access to the stack that the instruction implies. */
 void builder_record_stack(struct builder *b);
 
+/* The flags image in memory, or NULL: it is in r13. */
+static inline uint32_t *flags_image(const struct builder *b)
+{
+    return b->wide ? &b->v->flags_image : NULL;
+}
+
 /* translate_memory.c */
-/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (64-bit code's r10-r15). */
+/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (some of 64-bit code's). */
 unsigned host_gpr(const struct builder *b, unsigned guest);
 /* Whole registers between cpu->gpr and a scratch register; for guest registers that stay in memory. */
 void gpr_load(struct builder *b, unsigned host, unsigned guest);

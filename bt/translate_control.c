@@ -11,7 +11,7 @@ static bool single(const struct builder *b)
 
 /* ---- exits ---- */
 
-/* The guest flags are where an exit may leave them: EFLAGS, or r13 with the saved entries. */
+/* The guest flags are where an exit may leave them: EFLAGS, or the image with the saved entries. */
 static bool exit_saved(const struct builder *b)
 {
     return !b->eflags_valid && b->image_valid;
@@ -142,11 +142,11 @@ void exit_direct(struct builder *b, uint64_t target)
         exit_by_map(b, target);
 }
 
-/* The flags go to r13, so that what follows may destroy EFLAGS and leave through a saved entry. */
+/* The flags go to the image, so that what follows may destroy EFLAGS and leave through a saved entry. */
 static void exit_save_flags(struct builder *b)
 {
     if (b->eflags_valid && !b->image_valid)
-        bt_emit_save_flags(&b->a);
+        bt_emit_save_flags(&b->a, flags_image(b));
     b->image_valid = true;
     b->eflags_valid = false;
 }
@@ -165,7 +165,7 @@ static void cold_in_c(struct builder *b, struct cold *c)
 }
 
 /* 64-bit code: a target that is not canonical faults at the branch, which C then carries out as a whole; nothing has
- * changed yet. r11 is lost, the flags go to r13. */
+ * changed yet. r11 is lost, the flags go to the image. */
 static void check_target(struct builder *b, unsigned target)
 {
     struct assembler *a = &b->a;

@@ -66,7 +66,7 @@ static void cold_in_c(struct builder *b, struct cold *c)
             asm_land32(&b->a, c->from[i]);
     callout_emit(b, 0);
     if (c->write) /* popf: the image is the flags from here on */
-        bt_emit_save_flags(&b->a);
+        bt_emit_save_flags(&b->a, flags_image(b));
     asm_jmp32(&b->a, c->back[0]);
 }
 
@@ -93,19 +93,24 @@ static void shift(struct builder *b, unsigned ext, unsigned reg, uint8_t count)
     asm_byte(&b->a, count);
 }
 
+static struct rm image(struct builder *b)
+{
+    return b->wide ? rm_at(flags_image(b)) : rm_reg(R13);
+}
+
 enum { SHIFT_LEFT = 4, SHIFT_RIGHT = 5 };
 
 static void translate_pushf(struct builder *b)
 {
     struct assembler *a = &b->a;
     if (b->eflags_valid && !b->image_valid)
-        bt_emit_save_flags(a);
+        bt_emit_save_flags(a, flags_image(b));
     b->image_valid = true;
     b->eflags_valid = false;
-    asm_op(a, OP_MOV, R12, rm_reg(R13), 0);
+    asm_op(a, OP_MOV, R12, image(b), 0);
     shift(b, SHIFT_RIGHT, R12, 8);
     and_imm(b, R12, 0xd5);
-    asm_op(a, OP_MOV, R10, rm_reg(R13), 0);
+    asm_op(a, OP_MOV, R10, image(b), 0);
     and_imm(b, R10, 1);
     shift(b, SHIFT_LEFT, R10, 11);
     asm_op(a, OP_OR, R12, rm_reg(R10), 0);
@@ -138,12 +143,13 @@ static void translate_popf(struct builder *b)
     c->from[1] = asm_jcc32(a, CC_NZ, 0);
     and_imm(b, R10, FLAG_IF | EFLAGS_ID);
     asm_op(a, 0x31, R10, rm_at(&b->v->cpu.rflags), 0); /* xor [rflags], r10d */
-    asm_op(a, OP_MOV, R13, rm_reg(R12), 0);
-    and_imm(b, R13, 0xd5);
-    shift(b, SHIFT_LEFT, R13, 8);
+    asm_op(a, OP_MOV, R11, rm_reg(R12), 0);
+    and_imm(b, R11, 0xd5);
+    shift(b, SHIFT_LEFT, R11, 8);
     shift(b, SHIFT_RIGHT, R12, 11);
     and_imm(b, R12, 1);
-    asm_op(a, OP_OR, R13, rm_reg(R12), 0);
+    asm_op(a, OP_OR, R11, rm_reg(R12), 0);
+    asm_op(a, OP_MOV_TO, R11, image(b), 0);
     stack_adjust(b, size);
     c->back[0] = asm_here(a);
     b->eflags_valid = false;

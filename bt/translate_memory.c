@@ -22,10 +22,7 @@
 
 unsigned host_gpr(const struct builder *b, unsigned guest)
 {
-    static const uint8_t host[10] = {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9};
-    if (!b->wide)
-        return host[guest & 7];
-    return guest < 10 ? host[guest] : NO_REG;
+    return bt_host_gpr(b->wide, guest & (b->wide ? 15 : 7));
 }
 
 void gpr_load(struct builder *b, unsigned host, unsigned guest)

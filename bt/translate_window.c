@@ -44,7 +44,7 @@ static struct rm window_rm(struct builder *b)
 static void match_flags(struct builder *b, bool eflags_valid)
 {
     if (eflags_valid && !b->eflags_valid && b->image_valid)
-        bt_emit_restore_flags(&b->a, R11); /* what the operation loaded may be in r10 or r12 */
+        bt_emit_restore_flags(&b->a, flags_image(b), R11); /* what the operation loaded may be in r10 or r12 */
 }
 
 static void set_detour(struct builder *b, const struct cold *c)

@@ -12,10 +12,12 @@
  *   rsp                           the host stack
  * and of 64-bit mode:
  *   rax rcx rdx rbx rbp rsi rdi r8 r9   the guest registers of the same name
+ *   r13                           guest R11
  *   r14                           guest RSP
- *   r10, r11, r12, r13            as above; r12 also holds the table's address during a check
+ *   r10, r11, r12                 as above; r12 also holds the table's address during a check
  *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
- * Guest R10-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory.
+ * Guest R10 and R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The
+ * flags image is in the vCPU.
  * GS is the base of the current window in code of BT_MODE_WINDOW.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
@@ -172,6 +174,16 @@ struct bt_vcpu {
     uint64_t log_first, log_last; /* gfns whose writes must be noticed again */
     pthread_t thread;
 };
+
+/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr. The registers that compilers
+ * give to a leaf function's values first (R8-R11) come before those that its callers want kept. */
+static inline unsigned bt_host_gpr(bool wide, unsigned guest)
+{
+    static const uint8_t host[2][16] = {
+        {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG},
+        {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9, NO_REG, R13, NO_REG, NO_REG, NO_REG, NO_REG}};
+    return host[wide][guest];
+}
 
 /* Code of this mode jumps by a jump map (bt/jump_map.h): user code through a window. For a kernel's many pages of code
  * the map would take more memory than the time is worth. */
