@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAP_BYTES = PAGE_SIZE * 4, GLUE_BYTES = 2 * PAGE_SIZE };
+enum { MAP_BYTES = PAGE_SIZE * 4, GLUE_BYTES = 3 * PAGE_SIZE };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
 
@@ -116,10 +116,8 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
     c->maps_max = (uint32_t)maps;
     if (c->maps == MAP_FAILED || !tables_allocate(c))
         goto fail;
-    struct assembler a = {
-        .p = c->write_view, .end = c->write_view + GLUE_BYTES, .to_exec = c->exec_view - c->write_view};
-    bt_glue_emit(c, &a);
     c->glue_size = GLUE_BYTES;
+    bt_glue_emit(c);
     counters_reset(c);
     return vcpu;
 fail:

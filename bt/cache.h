@@ -109,7 +109,8 @@ struct bt_cache {
     size_t size, used, glue_size;
     uint8_t *maps;                /* region of code maps, low 2 GiB */
     uint32_t maps_used, maps_max; /* bytes */
-    struct bt_glue glue[2];       /* of 16/32-bit and of 64-bit code */
+    struct bt_glue glue[4];       /* of 16/32-bit, of 64-bit code; of 64-bit code by enum mmu_window_kind's window */
+    size_t glue_used;             /* of glue_size */
     struct bt_block *blocks;
     uint32_t block_count, block_max;
     struct bt_page *pages;
@@ -176,7 +177,11 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
 /* The glue for translations of a mode (enum bt_mode_bits). */
 static inline const struct bt_glue *bt_glue_of(const struct bt_cache *c, uint32_t mode)
 {
-    return &c->glue[(mode & BT_MODE_CODE_MASK) == INSN_MODE_64];
+    if ((mode & BT_MODE_CODE_MASK) != INSN_MODE_64)
+        return &c->glue[0];
+    if (!(mode & BT_MODE_WINDOW))
+        return &c->glue[1];
+    return &c->glue[(mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? 2 : 3];
 }
 
 void bt_cache_destroy(struct bt_vcpu *v);
@@ -219,6 +224,11 @@ void bt_emit_restore_flags(struct assembler *a, const uint32_t *image, unsigned 
 /* EFLAGS -> the flags image. EFLAGS stay what they are, r11 is lost. */
 void bt_emit_save_flags(struct assembler *a, const uint32_t *image);
 /* glue.c: emits the fixed code at the start of the cache. */
-void bt_glue_emit(struct bt_cache *c, struct assembler *a);
+void bt_glue_emit(struct bt_cache *c);
+/* The same for 64-bit code of a window, which is open. Idempotent. */
+void bt_glue_emit_window(struct bt_cache *c, enum mmu_window_kind kind);
+/* The entry of an address's region to a register, which has a count of 32 in its low bits and another one in the other.
+ * Flag-free. */
+void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, unsigned address);
 
 #endif

@@ -25,6 +25,7 @@ struct rm {
     uint8_t kind;
     uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
     bool window;  /* RM_MEM: gs:, by a 32-bit address; the instruction has at least WINDOW_OP_BYTES bytes */
+    bool region;  /* RM_MEM: base + index of a 64-bit window, scale 1, the index from r8 on: the same length */
     int64_t disp; /* RM_RIP: the absolute address */
 };
 enum { WINDOW_OP_BYTES = 5 };
@@ -44,6 +45,10 @@ static inline struct rm rm_sib(uint8_t base, uint8_t index, uint8_t scale, int32
 static inline struct rm rm_window(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .window = true};
+}
+static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = 1, .disp = disp, .region = true};
 }
 static inline struct rm rm_at(const volatile void *address)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/fault.h"
+#include "bt/fault_window.h"
 #include "bt/window.h"
 
 #include <errno.h>
@@ -53,18 +54,27 @@ static void leave_for_fault(struct bt_vcpu *v, ucontext_t *uc, const struct bt_b
     uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
 }
 
-enum { TRAP_PAGE_FAULT = VECTOR_PF, ERROR_WRITE = 2 };
-
-/* A page fault in the window. */
-static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
-                         const struct bt_insn_record *r)
+/* A page fault in the window of 32-bit code. */
+static enum bt_window_action flat_fault(struct bt_vcpu *v, const siginfo_t *info, const ucontext_t *uc)
 {
     uint64_t gva;
     enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
-    if (uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT || !r->detour ||
+    if (uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT ||
         !mmu_window_holds(&v->cpu.mmu, kind, (uintptr_t)info->si_addr, &gva))
+        return BT_WINDOW_NOT;
+    return bt_window_fault(v, kind, gva, uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE);
+}
+
+/* A fault of an access through a window. */
+static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
+                         const struct bt_insn_record *r)
+{
+    if (!r->detour)
         return false;
-    switch (bt_window_fault(v, kind, gva, uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE)) {
+    bool wide = (v->cache->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+    switch (wide ? bt_fault_in_region(v, info, uc) : flat_fault(v, info, uc)) {
+    case BT_WINDOW_NOT:
+        return false;
     case BT_WINDOW_RETRY:
         break;
     case BT_WINDOW_FAULT:
@@ -89,7 +99,11 @@ static bool guest_fault(const siginfo_t *info, ucontext_t *uc)
         return false;
     struct bt_cache *c = v->cache;
     uintptr_t host = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-    if (host < (uintptr_t)c->exec_view + c->glue_size || host >= (uintptr_t)c->exec_view + c->used)
+    if (host < (uintptr_t)c->exec_view || host >= (uintptr_t)c->exec_view + c->used)
+        return false;
+    if (bt_fault_in_stack_region(v, info, uc))
+        return true;
+    if (host < (uintptr_t)c->exec_view + c->glue_size)
         return false;
     const struct bt_block *b = bt_cache_block_at(c, host);
     const struct bt_insn_record *r = b ? record_at(c, b, host) : NULL;

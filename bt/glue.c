@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The fixed code at the start of every code cache: the way in, the ways out, and the calls into C. */
 #include "bt/slow.h"
+#include "shadowmmu/region.h"
 
 #include <stdlib.h>
-
-enum { PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT };
 
 static void store(struct assembler *a, const volatile void *to, unsigned reg)
 {
@@ -84,6 +83,7 @@ void bt_emit_save_flags(struct assembler *a, const uint32_t *image)
 struct glue_form {
     struct bt_vcpu *v;
     bool wide;
+    const uint64_t *regions; /* of the window; else NULL */
 };
 
 /* Translated code with the flags in the image leaves: the image goes to memory, where that of 64-bit code is always. */
@@ -111,6 +111,28 @@ static void load_guest(struct assembler *a, const struct glue_form *f)
     load(a, R9, &f->v->write_table);
 }
 
+void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, unsigned address)
+{
+    asm_shrx(a, true, to, address, R15);
+    asm_op(a, OP_MOV | OP_W, to, rm_sib(NO_REG, (uint8_t)to, 8, (int32_t)(intptr_t)regions), 0);
+}
+
+/* What r15 holds while translated code runs; the guest's registers are loaded. */
+static void load_r15(struct assembler *a, const struct glue_form *f)
+{
+    asm_mov_imm32(a, R15, f->regions ? MMU_REGION_SHIFT : f->wide ? BT_PAGE_INDEX_CONTROL : PAGE_SHIFT);
+    if (f->regions)
+        bt_emit_region(a, f->regions, R15, bt_host_gpr(true, GPR_SP));
+}
+
+/* The way back from C: the guest's stack may be elsewhere, and regions may have other slots. */
+static void load_guest_again(struct assembler *a, const struct glue_form *f)
+{
+    load_guest(a, f);
+    if (f->regions)
+        load_r15(a, f);
+}
+
 static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
 {
     asm_mov_imm32(a, RDI, (uint32_t)(uintptr_t)v);
@@ -128,10 +150,10 @@ static void emit_enter(struct assembler *a, const struct glue_form *f, struct bt
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     store(a, &v->host_rsp, RSP);
     move64(a, R11, RDI);
-    asm_mov_imm32(a, R15, f->wide ? PAGE_INDEX_CONTROL : PAGE_SHIFT);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
     load_guest(a, f);
+    load_r15(a, f);
     asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
@@ -226,10 +248,10 @@ static uintptr_t emit_resume(struct assembler *a, const struct glue_form *f)
     uintptr_t here = asm_here(a);
     load(a, RSP, &v->host_rsp);
     load(a, R11, &v->resume_to);
-    asm_mov_imm32(a, R15, f->wide ? PAGE_INDEX_CONTROL : PAGE_SHIFT);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
     load_guest(a, f);
+    load_r15(a, f);
     asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
     return here;
 }
@@ -248,7 +270,7 @@ static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintp
     call_c(a, v, (uintptr_t)bt_slow_access);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
     emit_result(a, stored);
-    load_guest(a, f);
+    load_guest_again(a, f);
     load(a, R10, &v->slow_addr);
     load(a, R11, &v->slow_delta);
     load(a, R12, &v->scratch[0]);
@@ -281,7 +303,7 @@ static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool 
         load32(a, RAX, &v->flags_image);
         eax_to_flags(a);
     }
-    load_guest(a, f);
+    load_guest_again(a, f);
     load(a, R12, &v->scratch[0]);
     asm_byte(a, 0xc3);
     return here;
@@ -307,7 +329,7 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
     emit_result(a, stored);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
-    load_guest(a, f);
+    load_guest_again(a, f);
     asm_byte(a, 0xc3);
     return here;
 }
@@ -335,10 +357,35 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->callout_saved = emit_callout(a, f, true, stored);
 }
 
-void bt_glue_emit(struct bt_cache *c, struct assembler *a)
+static struct assembler glue_room(struct bt_cache *c)
 {
-    emit_form(a, &(struct glue_form){.v = c->vcpu, .wide = false}, &c->glue[0]);
-    emit_form(a, &(struct glue_form){.v = c->vcpu, .wide = true}, &c->glue[1]);
+    return (struct assembler){.p = c->write_view + c->glue_used,
+                              .end = c->write_view + c->glue_size,
+                              .to_exec = c->exec_view - c->write_view};
+}
+
+static void glue_done(struct bt_cache *c, const struct assembler *a)
+{
     if (a->overflow)
         abort();
+    c->glue_used = (size_t)(a->p - c->write_view);
+}
+
+void bt_glue_emit(struct bt_cache *c)
+{
+    struct assembler a = glue_room(c);
+    emit_form(&a, &(struct glue_form){.v = c->vcpu, .wide = false}, &c->glue[0]);
+    emit_form(&a, &(struct glue_form){.v = c->vcpu, .wide = true}, &c->glue[1]);
+    glue_done(c, &a);
+}
+
+void bt_glue_emit_window(struct bt_cache *c, enum mmu_window_kind kind)
+{
+    struct bt_glue *g = &c->glue[kind == MMU_WINDOW_USER ? 2 : 3];
+    const uint64_t *regions = c->vcpu->cpu.mmu.window[kind].regions;
+    if (g->enter)
+        return;
+    struct assembler a = glue_room(c);
+    emit_form(&a, &(struct glue_form){.v = c->vcpu, .wide = true, .regions = regions}, g);
+    glue_done(c, &a);
 }

@@ -8,7 +8,7 @@
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
  *   translate_group.c    one table look-up for several of them
- *   translate_window.c   the access by the host's page tables instead, for hot 32-bit user code
+ *   translate_window.c   the access by the host's page tables instead, for code that runs long
  *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
  *
@@ -330,6 +330,7 @@ static void emit_block(struct builder *b)
         builder_record(b);
         uint8_t *start = b->a.p;
         emit_insn(b);
+        window_after_insn(b);
         if (b->v->options.damage && b->v->options.damage_at == b->eips[b->cur]) {
             cpu_fpu_unload(&b->v->cpu);
             bt_damage(start, b->a.p);

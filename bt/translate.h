@@ -143,6 +143,13 @@ bool window_takes_stack(const struct builder *b);
 void window_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
 struct cold *window_stack(struct builder *b, int delta, unsigned size, bool write,
                           void (*op)(struct builder *, struct rm));
+/* RSP has been given a value that is not known to be near the old one: r15 follows. Nothing in other code than that of
+ * a 64-bit window. */
+void window_stack_moved(struct builder *b);
+/* The same behind the current instruction, if that moved RSP by itself. */
+void window_after_insn(struct builder *b);
+/* The number of an address's page to a register, 64-bit code; flag-free, r12 is lost. */
+void page_index(struct builder *b, unsigned to, unsigned address);
 /* The table's entry for the address in a register to r11; r12 is lost in 64-bit code. EFLAGS are clobbered. */
 void table_load(struct builder *b, unsigned address, bool write);
 

@@ -193,7 +193,7 @@ static void exit_indirect_wide(struct builder *b)
     struct assembler *a = &b->a;
     uintptr_t miss = b->glue->miss - BT_ENTRY_SAVED;
     exit_save_flags(b);
-    asm_bextr(a, R11, R10, R15);
+    page_index(b, R11, R10);
     asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->exec), 0);
     asm_op(a, OP_MOV, R11, rm_sib(R12, R11, 4, 0), 0);
     asm_op(a, OP_MOV, R12, rm_reg(R10), 0);
@@ -464,6 +464,8 @@ static void translate_pop(struct builder *b)
         asm_op(&b->a, OP_MOV_TO | operand_width(b), R10, rm_at(&b->v->cpu.gpr[guest]), 0);
     else
         asm_op(&b->a, OP_MOV | operand_width(b), to, rm_reg(R10), 0);
+    if (guest == GPR_SP)
+        window_stack_moved(b);
 }
 
 /* leave: the operand is [ebp] */
@@ -483,6 +485,7 @@ static void translate_leave(struct builder *b)
     memory_operand(b, leave.opsize, true, false, op_load_r12);
     asm_op(&b->a, OP_LEA | wide_op(b), R14, rm_mem(RBP, leave.opsize), 0);
     asm_op(&b->a, OP_MOV | wide_op(b), RBP, rm_reg(R12), 0);
+    window_stack_moved(b);
 }
 
 void translate_stack(struct builder *b)

@@ -105,11 +105,19 @@ static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t inf
     asm_call32(&b->a, b->glue->slow);
 }
 
+void page_index(struct builder *b, unsigned to, unsigned address)
+{
+    bool window = b->mode & BT_MODE_WINDOW; /* r15 is something else */
+    if (window)
+        asm_mov_imm32(&b->a, R12, BT_PAGE_INDEX_CONTROL);
+    asm_bextr(&b->a, to, address, window ? R12 : R15);
+}
+
 /* The table's entry for an address to r11. 64-bit code fetches the table's own address to r12. */
 void table_load(struct builder *b, unsigned address, bool write)
 {
     if (b->wide) {
-        asm_bextr(&b->a, SCRATCH_DELTA, address, R15);
+        page_index(b, SCRATCH_DELTA, address);
         asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(write ? &b->v->write_table : &b->v->read_table), 0);
         asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(R12, SCRATCH_DELTA, 8, 0), 0);
         return;

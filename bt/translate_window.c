@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory operands through a window (shadowmmu/window.h): `mov eax, [ebx+8]` of flat 32-bit code becomes
+/* Memory operands through a window (shadowmmu/window.h). `mov eax, [ebx+8]` of flat 32-bit code becomes
  *
  *     mov  eax, gs:[ebx+8]
  *
@@ -7,18 +7,54 @@
  * that is not there is a host page fault (bt/fault.c), which enters it and runs the instruction again, or raises the
  * guest's #PF, or, for a page that is not for windows (a device, one with translated code, the user's in the kernel),
  * takes the detour behind the block: the same operation by the tables. An access that keeps taking it gets a jump to it
- * in place of the instruction, which is why one through the window is never shorter than a jump. */
+ * in place of the instruction, which is why one through the window is never shorter than a jump.
+ *
+ * 64-bit code has a window for each region of 4 GiB (shadowmmu/region.h). `mov eax, [rbx+8]` becomes
+ *
+ *     shrx r11, rbx, r15            the region of rbx; the count, r15's low six bits, is always 32
+ *     mov  r11, [regions + r11*8]   what leads from there to the region's slot, and 32
+ *     mov  eax, [rbx + r11 - 24]
+ *
+ * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
+ * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
+ * An operand with an index, or a large displacement, is computed to r10 before. r11 is a value without a slot where the
+ * address's region has none: the access is then not canonical, a general-protection fault for the host, and
+ * bt/fault_window.c gives the region a slot.
+ *
+ * The stack: r15 is what the region table holds for RSP, so that `mov eax, [rsp+8]` is
+ *
+ *     mov  eax, [r14 + r15 - 24]
+ *
+ * and pushes and pops need nothing beside the access. r15 must belong to the region that RSP is in, or was in shortly
+ * before: pushes, pops, calls and returns, and additions of small constants behind which the block touches the stack,
+ * run into the guard before they could reach another slot, and the fault handler then sets r15 right. Any other value
+ * given to RSP is followed by
+ *
+ *     shrx r15, r14, r15 ; mov r15, [regions + r15*8]
+ *
+ * (with an RSP that is not canonical the load faults, and the handler makes r15 a value that leads nowhere). Glue does
+ * the same whenever it comes back from C. */
 #include "bt/translate.h"
+
+#include "shadowmmu/region.h"
+
+#include <Zydis/Zydis.h>
 
 static bool window_mode(const struct builder *b)
 {
     return b->mode & BT_MODE_WINDOW;
 }
 
+/* The window of 64-bit code. */
+static bool has_regions(const struct builder *b)
+{
+    return b->wide && window_mode(b);
+}
+
 bool window_takes_operand(const struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
-    return window_mode(b) && segment_is_flat(b, m->seg) && !m->vsib && !m->implicit && !m->masked &&
+    return window_mode(b) && (b->wide || segment_is_flat(b, m->seg)) && !m->vsib && !m->implicit && !m->masked &&
            !memory_is_bit_string(b->in) &&
            b->in->cls != INSN_STRING; /* the detour could not tell its two operands apart */
 }
@@ -40,6 +76,139 @@ static struct rm window_rm(struct builder *b)
     return rm_window(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp);
 }
 
+/* ---- regions ---- */
+
+/* Displacements up to this are added to a register whose region they hardly ever leave. */
+enum { NEAR = 1 << 20 };
+
+static const uint64_t *regions(const struct builder *b)
+{
+    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    return b->v->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
+}
+
+static bool is_near(int64_t disp)
+{
+    return disp > -NEAR && disp < NEAR;
+}
+
+/* [host register + disp] by way of r11. */
+static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
+{
+    bt_emit_region(&b->a, regions(b), R11, base);
+    return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
+}
+
+static struct rm stack_rm(const struct builder *b, int64_t disp)
+{
+    return rm_region((uint8_t)host_gpr(b, GPR_SP), R15, (int32_t)disp - MMU_REGION_BIAS);
+}
+
+static bool is_stack_operand(const struct builder *b, const struct insn *in)
+{
+    const struct insn_mem *m = &in->mem;
+    return m->present && m->base == GPR_SP && m->index == GPR_NONE && in->addrsize == 8 && is_near(m->disp) &&
+           segment_is_flat(b, m->seg);
+}
+
+/* A constant address: its region's entry is at one, too. */
+static struct rm constant_rm(struct builder *b)
+{
+    memory_offset(b, R10);
+    const struct insn_mem *m = &b->in->mem;
+    uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eips[b->cur + 1] : 0);
+    uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
+    if (address >> 47) /* the table's end is not within a displacement */
+        return near_rm(b, R10, 0);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
+    return rm_region(R10, R11, -MMU_REGION_BIAS);
+}
+
+static struct rm region_rm(struct builder *b)
+{
+    const struct insn_mem *m = &b->in->mem;
+    bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
+    if (is_stack_operand(b, b->in))
+        return stack_rm(b, m->disp);
+    if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
+        unsigned base = host_gpr(b, m->base);
+        if (base == NO_REG)
+            gpr_load(b, base = R10, m->base);
+        return near_rm(b, base, m->disp);
+    }
+    if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
+        return constant_rm(b);
+    if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
+        asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
+        return near_rm(b, R10, m->disp);
+    }
+    memory_offset(b, R10);
+    if (!flat) {
+        asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->seg[m->seg].base), 0);
+        asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(R10, R11, 1, 0), 0);
+    }
+    return near_rm(b, R10, 0);
+}
+
+void window_stack_moved(struct builder *b)
+{
+    if (has_regions(b))
+        bt_emit_region(&b->a, regions(b), R15, host_gpr(b, GPR_SP));
+}
+
+/* RSP plus or minus a small constant, or aligned downwards. */
+static bool moves_stack_a_little(const struct insn *in)
+{
+    enum { LITTLE = 4096 };
+    int64_t n = (int64_t)in->imm;
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
+        return in->opsize == 8 && in->addrsize == 8 && in->mem.base == GPR_SP && in->mem.index == GPR_NONE &&
+               in->mem.disp >= -LITTLE && in->mem.disp <= LITTLE;
+    if (in->mem.present || !in->imm_len || in->opsize != 8 || in->rm.cls != REGCLASS_GPR)
+        return false;
+    if (in->mnemonic == ZYDIS_MNEMONIC_AND)
+        return n < 0 && n >= -LITTLE;
+    return (in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB) && n >= -LITTLE && n <= LITTLE;
+}
+
+/* Does the rest of the block touch the stack near RSP, or set r15, before control can go anywhere else? */
+static bool stack_is_touched(const struct builder *b)
+{
+    for (unsigned i = b->cur + 1; i < b->count; i++) {
+        const struct insn *in = &b->insns[i];
+        switch (b->way[i]) {
+        case WAY_C:
+        case WAY_STACK:
+            return true;
+        case WAY_CONTROL:
+            return in->cls == INSN_CALL || in->cls == INSN_CALL_IND || in->cls == INSN_RET;
+        case WAY_PLAIN:
+            if (is_stack_operand(b, in) && in->mem.size && in->mnemonic != ZYDIS_MNEMONIC_LEA &&
+                in->mnemonic != ZYDIS_MNEMONIC_NOP && !in->mem.vsib && !in->mem.implicit && !in->mem.masked &&
+                !memory_is_bit_string(in))
+                return true;
+            if ((in->gpr_write >> GPR_SP & 1) && !moves_stack_a_little(in))
+                return true;
+            break;
+        default:
+            break;
+        }
+    }
+    return false;
+}
+
+void window_after_insn(struct builder *b)
+{
+    enum insn_way way = b->way[b->cur];
+    bool own = way == WAY_PLAIN || way == WAY_SYSTEM; /* the others move it by a few bytes, or see to r15 */
+    if (!own || !(b->in->gpr_write >> GPR_SP & 1))
+        return;
+    if (!moves_stack_a_little(b->in) || !stack_is_touched(b))
+        window_stack_moved(b);
+}
+
+/* ---- operands ---- */
+
 /* The hot path's way of holding the flags, from the detour's. */
 static void match_flags(struct builder *b, bool eflags_valid)
 {
@@ -60,6 +229,7 @@ static void cold_window(struct builder *b, struct cold *c)
     set_detour(b, c);
     table_operand(b, c->size, c->info & BT_INFO_READ, c->write, c->op);
     match_flags(b, eflags_after);
+    window_stack_moved(b); /* whoever relies on this access having touched the stack */
     asm_jmp32(&b->a, c->back[1]);
 }
 
@@ -78,9 +248,9 @@ void window_operand(struct builder *b, unsigned size, bool read, bool write, voi
     c->op = op;
     c->info = c->size | (read ? BT_INFO_READ : 0) | (write ? BT_INFO_WRITE : 0) |
               (unsigned)m->seg << BT_INFO_SEG_SHIFT | (m->aligned ? BT_INFO_ALIGNED : 0);
-    struct rm rm = window_rm(b);
-    builder_record(b);
+    builder_record(b); /* of the region table's load, too */
     c->record = last_record(b);
+    struct rm rm = b->wide ? region_rm(b) : window_rm(b);
     op(b, rm);
     flags_after(b);
     c->back[0] = b->eflags_valid;
@@ -98,6 +268,7 @@ static void cold_window_stack(struct builder *b, struct cold *c)
     if (c->write)
         in_c->back[1] = c->back[1];
     match_flags(b, eflags_after);
+    window_stack_moved(b);
     asm_jmp32(&b->a, c->back[0]);
 }
 
@@ -112,7 +283,7 @@ struct cold *window_stack(struct builder *b, int delta, unsigned size, bool writ
     c->eip = (uint64_t)(int64_t)delta;
     builder_record(b);
     c->record = last_record(b);
-    op(b, rm_window(R14, NO_REG, 1, delta));
+    op(b, b->wide ? stack_rm(b, delta) : rm_window(host_gpr(b, GPR_SP), NO_REG, 1, delta));
     c->back[0] = asm_here(&b->a);
     return c;
 }

@@ -15,10 +15,11 @@
  *   r13                           guest R11
  *   r14                           guest RSP
  *   r10, r11, r12                 as above; r12 also holds the table's address during a check
- *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
+ *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12;
+ *                                 in code of BT_MODE_WINDOW the entry of RSP's region (translate_window.c)
  * Guest R10 and R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The
  * flags image is in the vCPU.
- * GS is the base of the current window in code of BT_MODE_WINDOW.
+ * GS is the base of the current window in 32-bit code of BT_MODE_WINDOW.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
 #define RINGFOLD_BT_VCPU_H
@@ -90,10 +91,11 @@ struct bt_window_watch {
 /* A page fault in user window code that the guest now deals with. */
 struct bt_window_refault {
     bool pending, writes;
-    uint32_t gva;
+    uint64_t gva;
 };
 
 enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8 };
+enum { BT_PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT }; /* of BEXTR, for 48-bit addresses */
 
 struct bt_block;
 struct bt_exit_record;
@@ -145,6 +147,7 @@ struct bt_vcpu {
         _Alignas(64) uint8_t data[BT_BOUNCE_SIZE];
     } bounce;
     struct bt_window window[2]; /* enum mmu_window_kind */
+    bool no_regions;            /* there are no windows for 64-bit code */
     struct bt_window_watch watch;
     struct bt_window_refault refault;
     uintptr_t gs; /* the thread's GS base: that of a window, or not known yet */
@@ -185,11 +188,12 @@ static inline unsigned bt_host_gpr(bool wide, unsigned guest)
     return host[wide][guest];
 }
 
-/* Code of this mode jumps by a jump map (bt/jump_map.h): user code through a window. For a kernel's many pages of code
- * the map would take more memory than the time is worth. */
+/* Code of this mode jumps by a jump map (bt/jump_map.h): 32-bit user code through a window. For a kernel's many pages
+ * of code the map would take more memory than the time is worth. */
 static inline bool bt_mode_jump_map(uint32_t mode)
 {
-    return (mode & BT_MODE_WINDOW) && (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    return (mode & BT_MODE_WINDOW) && (mode & BT_MODE_CODE_MASK) != INSN_MODE_64 &&
+           (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
 }
 
 static inline struct bt_vcpu *bt_of(struct cpu *cpu)

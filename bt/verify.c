@@ -10,12 +10,14 @@
  *                                  path; a store only with an entry of the write table
  *             [r11 + d]            an access group's operand: only after r11 became the host address of bytes that a
  *                                  test found in one page, or was fetched again from the slot that keeps it
- *             gs:[any 32-bit address]   the window, in blocks of its mode
+ *             gs:[any 32-bit address]   the window, in 32-bit blocks of its mode; for those of 64-bit code see
+ *                                       bt/verify_window.h
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
  *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
  *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
  *   the host kernel */
 #include "bt/verify.h"
+#include "bt/verify_window.h"
 
 #include "decoder/capstone.h"
 
@@ -42,6 +44,7 @@ struct scan {
     unsigned in_page;        /* r10 and this many bytes from there on were seen to lie in one page */
     enum { RANGE_NONE, RANGE_END, RANGE_MASKED, RANGE_COMPARED } range; /* how far that test has come */
     unsigned range_bytes;
+    struct verify_window window;
 };
 
 static bool wide(const struct scan *s)
@@ -149,6 +152,8 @@ static const char *check_group_operand(struct scan *s, const cs_insn *i, const c
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
+    if (verify_window_accepts(&s->window, i, op))
+        return NULL;
     if (m->segment == X86_REG_GS && (s->mode & BT_MODE_WINDOW) && !wide(s) && i->detail->x86.addr_size == 4)
         return NULL;
     if (m->segment != X86_REG_INVALID)
@@ -181,7 +186,7 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
     if (is_load_to(i, X86_REG_R11D) && s->jump && m->base == X86_REG_R11 && m->index == X86_REG_R10 && m->scale == 4 &&
         m->disp == 0)
         return NULL;
-    if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
+    if (!wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
         return NULL;
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
         ((m->index == X86_REG_R12 && m->scale == 4) || m->index == X86_REG_INVALID) && s->delta == DELTA_NONE)
@@ -269,7 +274,7 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
             return "writes a table register";
         }
         if (is_family(r, X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B) && i->id != X86_INS_MOV &&
-            i->id != X86_INS_MOVABS)
+            i->id != X86_INS_MOVABS && !s->window.regions) /* else its own part looks at it */
             return "writes r15";
         if (is_family(r, X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B) && s->delta != DELTA_LOADED)
             s->delta = DELTA_NONE;
@@ -375,6 +380,8 @@ static void track_delta(struct scan *s, const cs_insn *i)
 static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
 {
     const char *bad = check_group(i);
+    if (!bad)
+        bad = verify_window_before(&s->window, i);
     const cs_x86 *x = &i->detail->x86;
     bool loading = false;
     int before = s->delta;
@@ -395,7 +402,7 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     track_groups(s, h, i, before);
     track_delta(s, i);
     s->jump = loads_jump_map(s, i);
-    return bad;
+    return bad ? bad : verify_window_after(&s->window, h, i);
 }
 
 /* Each thread has its own Capstone handle; it goes when the thread does. */
@@ -426,24 +433,38 @@ static bool open_handle(void)
     return true;
 }
 
-const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *code, size_t size, uintptr_t address,
-                           size_t *where)
+/* The code from its start to its end, or to what is wrong. */
+static const char *scan_code(struct scan *s, cs_insn *insn, const uint8_t *code, size_t *where)
 {
-    if (!open_handle())
-        return "the verifier could not start";
-    struct scan s = {.c = c, .mode = mode, .start = address, .end = address + size};
-    cs_insn *insn = capstone->alloc(handle);
     const uint8_t *p = code;
-    size_t left = size;
-    uint64_t at = address;
+    size_t size = s->end - s->start, left = size;
+    uint64_t at = s->start;
     const char *bad = NULL;
+    verify_window_pass(&s->window);
     while (left && !bad) {
         *where = size - left;
         if (!capstone->disasm_iter(handle, &p, &left, &at, insn))
             bad = "undecodable";
         else
-            bad = check_insn(&s, handle, insn);
+            bad = check_insn(s, handle, insn);
     }
+    return bad;
+}
+
+const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *code, size_t size, uintptr_t address,
+                           size_t *where)
+{
+    struct verify_window window;
+    if (!open_handle() || !verify_window_begin(&window, c, mode, address, size))
+        return "the verifier could not start";
+    cs_insn *insn = capstone->alloc(handle);
+    const char *bad;
+    do {
+        struct scan s = {.c = c, .mode = mode, .start = address, .end = address + size, .window = window};
+        bad = scan_code(&s, insn, code, where);
+        window = s.window;
+    } while (!bad && !verify_window_settled(&window));
+    verify_window_end(&window);
     capstone->release(insn, 1);
     return bad;
 }

@@ -66,18 +66,26 @@ static bool suits(const struct bt_vcpu *v, enum mmu_window_kind *kind)
     const struct segment *cs = &cpu->seg[SEG_CS];
     bool paging = cpu->mmu.cr0 & CR0_PG;
     *kind = cpu->cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
-    if (cpu_v8086(cpu) || cpu_code64(cpu) || !(cs->attr & SEG_DB) || cs->base || cs->limit != 0xffffffff)
+    if (cpu_code64(cpu))
+        return !v->no_regions && (cpu->cpl == 3 || cpu->cpl == 0);
+    if (cpu_v8086(cpu) || !(cs->attr & SEG_DB) || cs->base || cs->limit != 0xffffffff)
         return false;
     if (cpu->cpl == 3)
         return paging;
     return cpu->cpl == 0 && v->can_write_gs && (!paging || (cpu->mmu.cr4 & CR4_PGE));
 }
 
+/* Does the window go with the address space? */
+static bool is_local(const struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    return kind == MMU_WINDOW_USER || ((v->cpu.mmu.cr0 & CR0_PG) && !(v->cpu.mmu.cr4 & CR4_PGE));
+}
+
 /* Flushes that empty the window. */
 static uint64_t flush_count(const struct bt_vcpu *v, enum mmu_window_kind kind)
 {
     uint64_t all = v->cpu.mmu.stats.flush_all;
-    return kind == MMU_WINDOW_USER ? all + v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.switches : all;
+    return is_local(v, kind) ? all + v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.switches : all;
 }
 
 static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
@@ -86,7 +94,8 @@ static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
     if (w->wait < WAIT_MIN)
         w->wait = WAIT_MIN;
     w->unavailable |= !mmu_window_open(&v->cpu.mmu, kind);
-    if (w->unavailable)
+    v->no_regions |= cpu_code64(&v->cpu) && !v->cpu.mmu.window[kind].regions;
+    if (w->unavailable || (cpu_code64(&v->cpu) && v->no_regions))
         return;
     w->active = true;
     w->began = now();
@@ -135,7 +144,14 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
         if (!w->active) /* there was no room in the tables: all was flushed */
             return 0;
     }
-    set_gs(v, kind);
+    if (cpu_code64(&v->cpu) && !v->cpu.mmu.window[kind].regions) { /* 32-bit code brought it into use */
+        v->no_regions = true;
+        return 0;
+    }
+    if (cpu_code64(&v->cpu))
+        bt_glue_emit_window(v->cache, kind);
+    else
+        set_gs(v, kind);
     return BT_MODE_WINDOW;
 }
 
@@ -203,20 +219,21 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
     struct bt_window *w = &v->window[kind];
     struct mmu_fault fault;
     v->stats.host_signals++;
-    if (!w->active || gva != (uint32_t)gva) /* it has just been given up; or the access wraps at 4 GiB */
+    bool wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
+    if (!w->active || (!wide && gva != (uint32_t)gva)) /* it has just been given up; or the access wraps at 4 GiB */
         return BT_WINDOW_DETOUR;
     if (++w->signals % FAULTS_BETWEEN_CHECKS == 0 && !pays(v, kind) && v->options.window == WINDOW_AUTO) {
         end_soon(v, kind);
         return BT_WINDOW_DETOUR;
     }
     unsigned access = cpu_access_rights(&v->cpu) | (write ? MMU_WRITE : MMU_READ);
-    switch (mmu_window_fill(&v->cpu.mmu, kind, (uint32_t)gva, access, &fault)) {
+    switch (mmu_window_fill(&v->cpu.mmu, kind, gva, access, &fault)) {
     case MMU_WINDOW_OK:
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_FAULT:
         cpu_raise_page_fault(&v->cpu, &fault);
         if (kind == MMU_WINDOW_USER)
-            v->refault = (struct bt_window_refault){.pending = true, .writes = write, .gva = (uint32_t)gva};
+            v->refault = (struct bt_window_refault){.pending = true, .writes = write, .gva = gva};
         return BT_WINDOW_FAULT;
     case MMU_WINDOW_TABLE:
         v->stats.window_detours++;
@@ -224,6 +241,23 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
     default:
         mmu_window_clear(&v->cpu.mmu, kind);
         end_soon(v, kind);
+        return BT_WINDOW_DETOUR;
+    }
+}
+
+enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva)
+{
+    v->stats.host_signals++;
+    v->window[kind].signals++;
+    if (!v->window[kind].active)
+        return BT_WINDOW_DETOUR;
+    switch (mmu_window_take_region(&v->cpu.mmu, kind, gva, cpu_access_rights(&v->cpu))) {
+    case MMU_WINDOW_OK:
+        return BT_WINDOW_RETRY;
+    case MMU_WINDOW_TABLE:
+        v->stats.window_detours++;
+        return BT_WINDOW_DETOUR_ALWAYS;
+    default:
         return BT_WINDOW_DETOUR;
     }
 }
@@ -241,7 +275,7 @@ void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind flush)
 {
     for (int kind = 0; kind < 2; kind++) {
         struct bt_window *w = &v->window[kind];
-        bool hit = flush == MMU_FLUSH_ALL || (flush != MMU_FLUSH_PAGE && kind == MMU_WINDOW_USER);
+        bool hit = flush == MMU_FLUSH_ALL || (flush != MMU_FLUSH_PAGE && is_local(v, (enum mmu_window_kind)kind));
         bool same = kind == MMU_WINDOW_SUPERVISOR || w->cr3 == v->cpu.mmu.cr3;
         if (hit && w->cr3 != v->cpu.mmu.cr3) { /* another process may be another case */
             w->cr3 = v->cpu.mmu.cr3;

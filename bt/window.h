@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* When 32-bit code reaches memory through a window (shadowmmu/window.h) instead of the tables.
+/* When code reaches memory through a window (shadowmmu/window.h) instead of the tables.
  *
  * Entering a page costs some thousand cycles, so it pays for code that stays on the processor: a window is taken into
  * use when code of its kind is seen running (at an interrupt, an exception, or the timer here) and its address space
  * has been left alone for a while, with few new pages; and given up when the address space is flushed, or when entering
  * pages takes up too much of the time. Each time it did not pay, the next attempt has to wait longer.
  *
- * User code (CPL 3, paging) uses the user window. Code at CPL 0 uses the supervisor window, when its pages are global
- * or paging is off, and when this process may write GS by itself, which every system call then does twice. */
+ * User code (CPL 3, paging) uses the user window. Code at CPL 0 uses the supervisor window: 32-bit code when its pages
+ * are global or paging is off, and when this process may write GS by itself, which every system call then does twice;
+ * 64-bit code always, with pages that are not global where CR4.PGE is clear. */
 #ifndef RINGFOLD_BT_WINDOW_H
 #define RINGFOLD_BT_WINDOW_H
 
@@ -15,6 +16,7 @@
 #include "shadowmmu/window.h"
 
 enum bt_window_action {
+    BT_WINDOW_NOT,           /* it is no window's access */
     BT_WINDOW_RETRY,         /* the page is there */
     BT_WINDOW_FAULT,         /* deliver cpu->fault */
     BT_WINDOW_DETOUR,        /* this time by the tables */
@@ -26,7 +28,7 @@ enum bt_window_action {
 #define BT_WINDOW_SIGNAL (SIGRTMIN + 3)
 void bt_window_attach(struct bt_vcpu *v);
 void bt_window_detach(struct bt_vcpu *v);
-/* Flat 32-bit code that would have this mode is about to run: BT_MODE_WINDOW when it uses its window, with GS set, or
+/* Code that would have this mode is about to run: BT_MODE_WINDOW when it uses its window, with GS set, or
  * 0. */
 uint32_t bt_window_mode(struct bt_vcpu *v);
 /* The host has no room for what window code needs. */
@@ -37,6 +39,8 @@ void bt_window_sample(struct bt_vcpu *v);
 void bt_window_timer(struct bt_vcpu *v);
 /* A host page fault at a window's address. In a signal handler, called for translated code only. */
 enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write);
+/* 64-bit code met a region without a slot. In a signal handler, too. */
+enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva);
 /* Puts a jump to the detour in the instruction's place. */
 void bt_window_divert(struct bt_vcpu *v, uintptr_t at, uintptr_t detour);
 /* Entries of the tables were dropped. */

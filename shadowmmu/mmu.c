@@ -96,9 +96,17 @@ static void notify(struct mmu *mmu, enum mmu_flush_kind kind, uint64_t gva)
         mmu->flushed(mmu->opaque, kind, gva);
 }
 
-void mmu_flush(struct mmu *mmu, bool global_too)
+/* What windows hold of the current address space. */
+static void clear_windows(struct mmu *mmu)
 {
     mmu_window_clear(mmu, MMU_WINDOW_USER);
+    if (mmu->window[MMU_WINDOW_SUPERVISOR].local)
+        mmu_window_clear(mmu, MMU_WINDOW_SUPERVISOR);
+}
+
+void mmu_flush(struct mmu *mmu, bool global_too)
+{
+    clear_windows(mmu);
     if (global_too) {
         mmu_window_clear(mmu, MMU_WINDOW_SUPERVISOR);
         mmu->stats.flush_all++;
@@ -113,7 +121,7 @@ void mmu_flush(struct mmu *mmu, bool global_too)
 static void flush_current(struct mmu *mmu)
 {
     mmu->stats.flush_cr3++;
-    mmu_window_clear(mmu, MMU_WINDOW_USER);
+    clear_windows(mmu);
     mmu_space_drop_current(mmu);
     notify(mmu, MMU_FLUSH_SPACE, 0);
 }
@@ -238,7 +246,7 @@ bool mmu_set_cr3(struct mmu *mmu, uint64_t cr3)
         mmu->cr3 = cr3;
     } else if (ids && (cr3 ^ mmu->cr3) & 0xfff) {
         mmu->stats.switches++;
-        mmu_window_clear(mmu, MMU_WINDOW_USER);
+        clear_windows(mmu);
         mmu_space_switch(mmu, cr3, keep);
         mmu->cr3 = cr3;
     } else {

@@ -68,11 +68,23 @@ enum { MMU_LARGE_SHIFT = 9 };
 /* See shadowmmu/window.h. */
 enum mmu_window_kind { MMU_WINDOW_USER, MMU_WINDOW_SUPERVISOR };
 
+enum { MMU_WINDOW_SLOTS = 16 };
+
 struct mmu_window {
-    uint8_t *base;     /* NULL: not open */
-    uint8_t *rights;   /* by page: what is mapped */
+    uint8_t *base;     /* of slot 0, which is region 0's for ever; NULL: not open */
+    uint8_t *rights;   /* by page of each slot: what is mapped */
     uint32_t mappings; /* made since it was last empty */
     uint64_t cycles;   /* of the time stamp counter, spent on its pages so far */
+    /* a CPU with long mode: */
+    uint64_t *regions; /* see shadowmmu/region.h; NULL: there was no address space for it */
+    uint8_t *slot_of;  /* by bits 32-47 of the address: slot + 1, 0: none */
+    struct mmu_window_slot {
+        uint16_t region;   /* bits 32-47 */
+        uint32_t mappings; /* of these */
+        bool used;
+    } slot[MMU_WINDOW_SLOTS];
+    unsigned slot_count, next_slot;
+    bool local; /* the supervisor's: holds pages that are not global */
 };
 
 struct mmu {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/window.h"
 
+#include "shadowmmu/region.h"
 #include "shadowmmu/reserve.h"
 #include "shadowmmu/walk.h"
 
@@ -9,20 +10,68 @@
 
 enum { RIGHT_NONE, RIGHT_READ, RIGHT_WRITE };
 enum {
-    PAGES = 1 << 20,
+    REGION_PAGES = 1 << 20,
+    REGIONS = 1 << 16,
     RUN_MAX = 256,         /* pages entered at once, when their table entries say that they are neighbours in RAM too */
     LOOK_USER = 16,        /* of them, those that are looked up ahead of their use on either side */
     LOOK_SUPERVISOR = 128, /* kernels map RAM as it lies */
     MAPPINGS_MAX = 10000   /* a third of what Linux allows a process by default, two for each */
 };
 #define CR4_SMAP_BIT (1u << 21)
-static const uint64_t WINDOW_SIZE = 4ull << 30;
-static const uint64_t GUARD_SIZE = 64 << 10;
+#define CR4_PGE_BIT (1u << 7)
+static const uint64_t REGION_SIZE = 4ull << 30;
+static const uint64_t GUARD_SIZE = 64 << 10;    /* of the only slot of a CPU without long mode */
+static const uint64_t SLOT_STRIDE = 8ull << 30; /* else: the guard of 4 GiB and the slot behind it */
 
-static bool protect_all(struct mmu_window *w)
+static unsigned slot_count(const struct mmu *mmu)
 {
-    return mmap(w->base, WINDOW_SIZE + GUARD_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-                -1, 0) != MAP_FAILED;
+    return mmu->wide ? MMU_WINDOW_SLOTS : 1;
+}
+
+static uint64_t before_slots(const struct mmu *mmu)
+{
+    return mmu->wide ? REGION_SIZE : 0;
+}
+
+/* Address space from the first slot on. */
+static uint64_t slots_size(const struct mmu *mmu)
+{
+    return mmu->wide ? MMU_WINDOW_SLOTS * SLOT_STRIDE : REGION_SIZE + GUARD_SIZE;
+}
+
+static uint8_t *slot_base(const struct mmu_window *w, unsigned slot)
+{
+    return w->base + slot * SLOT_STRIDE;
+}
+
+/* The entry of a region (bits 32-47 of its addresses) in the region table. */
+static uint64_t *region_entry(const struct mmu_window *w, unsigned region)
+{
+    return &w->regions[(uint32_t)(int32_t)(int16_t)region];
+}
+
+static void slot_give(struct mmu_window *w, unsigned slot, unsigned region)
+{
+    uint64_t first = (uint64_t)(int64_t)(int16_t)region << MMU_REGION_SHIFT;
+    w->slot[slot] = (struct mmu_window_slot){.region = (uint16_t)region, .used = true};
+    w->slot_of[region] = (uint8_t)(slot + 1);
+    *region_entry(w, region) = (uint64_t)(uintptr_t)slot_base(w, slot) - first + MMU_REGION_BIAS;
+}
+
+static void slot_release(struct mmu_window *w, unsigned slot)
+{
+    unsigned region = w->slot[slot].region;
+    w->slot_of[region] = 0;
+    *region_entry(w, region) = MMU_REGION_NONE;
+    w->slot[slot].used = false;
+}
+
+static void open_regions(struct mmu_window *w, enum mmu_window_kind kind)
+{
+    w->slot_of = reserve(REGIONS);
+    w->regions = w->slot_of ? mmu_regions_create(kind == MMU_WINDOW_SUPERVISOR) : NULL;
+    if (w->regions)
+        slot_give(w, 0, 0);
 }
 
 bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
@@ -30,15 +79,19 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (w->base)
         return true;
-    void *base = mmap(NULL, WINDOW_SIZE + GUARD_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *rights = reserve(PAGES);
-    if (base == MAP_FAILED || !rights) {
-        if (base != MAP_FAILED)
-            munmap(base, WINDOW_SIZE + GUARD_SIZE);
-        unreserve(rights, PAGES);
+    uint64_t size = before_slots(mmu) + slots_size(mmu), pages = (uint64_t)slot_count(mmu) * REGION_PAGES;
+    uint8_t *space = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *rights = reserve(pages);
+    if (space == MAP_FAILED || !rights) {
+        if (space != MAP_FAILED)
+            munmap(space, size);
+        unreserve(rights, pages);
         return false;
     }
-    *w = (struct mmu_window){.base = base, .rights = rights};
+    *w = (struct mmu_window){.base = space + before_slots(mmu), .rights = rights, .slot_count = slot_count(mmu)};
+    w->slot[0].used = true;
+    if (mmu->wide)
+        open_regions(w, kind);
     return true;
 }
 
@@ -47,8 +100,10 @@ void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (!w->base)
         return;
-    munmap(w->base, WINDOW_SIZE + GUARD_SIZE);
-    munmap(w->rights, PAGES);
+    munmap(w->base - before_slots(mmu), before_slots(mmu) + slots_size(mmu));
+    unreserve(w->rights, (uint64_t)slot_count(mmu) * REGION_PAGES);
+    unreserve(w->slot_of, REGIONS);
+    mmu_regions_destroy(w->regions);
     *w = (struct mmu_window){0};
 }
 
@@ -56,7 +111,73 @@ bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_
 {
     const struct mmu_window *w = &mmu->window[kind];
     *gva = host - (uintptr_t)w->base;
-    return w->base && *gva < WINDOW_SIZE + GUARD_SIZE;
+    return w->base && *gva < REGION_SIZE + GUARD_SIZE;
+}
+
+bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host)
+{
+    const struct mmu_window *w = &mmu->window[kind];
+    return w->base && host - ((uintptr_t)w->base - before_slots(mmu)) < before_slots(mmu) + slots_size(mmu);
+}
+
+/* ---- slots ---- */
+
+/* Where a page (its table index) is in the window. */
+struct place {
+    unsigned slot;
+    uint8_t *right, *at;
+};
+
+/* False: its region has no slot. */
+static bool locate(const struct mmu_window *w, uint64_t index, struct place *p)
+{
+    uint64_t region = index / REGION_PAGES, page = index % REGION_PAGES;
+    p->slot = 0;
+    if (region && (!w->slot_of || !w->slot_of[region]))
+        return false;
+    if (region)
+        p->slot = w->slot_of[region] - 1u;
+    p->right = &w->rights[(uint64_t)p->slot * REGION_PAGES + page];
+    p->at = slot_base(w, p->slot) + (page << PAGE_SHIFT);
+    return true;
+}
+
+/* Takes everything out of a slot. */
+static void slot_empty(struct mmu_window *w, unsigned slot)
+{
+    if (!w->slot[slot].mappings)
+        return;
+    uint64_t guard = w->slot_count > 1 ? 0 : GUARD_SIZE;
+    if (mmap(slot_base(w, slot), REGION_SIZE + guard, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        abort(); /* one mapping in place of many: the host is out of memory, and the guest must not see stale pages */
+    madvise(w->rights + (uint64_t)slot * REGION_PAGES, REGION_PAGES, MADV_DONTNEED);
+    w->mappings -= w->slot[slot].mappings;
+    w->slot[slot].mappings = 0;
+}
+
+/* A slot for another region: a free one, or in turn one of those in use. */
+static unsigned slot_for_new_region(struct mmu_window *w)
+{
+    for (unsigned i = 1; i < w->slot_count; i++)
+        if (!w->slot[i].used)
+            return i;
+    unsigned slot = 1 + w->next_slot++ % (w->slot_count - 1);
+    slot_empty(w, slot);
+    slot_release(w, slot);
+    return slot;
+}
+
+static bool has_slot(const struct mmu *mmu, const struct mmu_window *w, uint64_t gva)
+{
+    struct place p;
+    return locate(w, mmu_table_index(mmu, gva), &p);
+}
+
+static void take_region(const struct mmu *mmu, struct mmu_window *w, uint64_t gva)
+{
+    if (!has_slot(mmu, w, gva))
+        slot_give(w, slot_for_new_region(w), gva >> MMU_REGION_SHIFT & (REGIONS - 1));
 }
 
 /* ---- entering pages ---- */
@@ -84,11 +205,12 @@ static unsigned table_right(const struct mmu_table_set *t, uint64_t index)
 /* May the page be in this window at all? */
 static bool belongs(const struct entering *e, const struct walk *w)
 {
-    return e->kind == MMU_WINDOW_USER || (w->global && !(w->user && (e->mmu->cr4 & CR4_SMAP_BIT)));
+    uint64_t cr4 = e->mmu->cr4;
+    return e->kind == MMU_WINDOW_USER || ((w->global || !(cr4 & CR4_PGE_BIT)) && !(w->user && (cr4 & CR4_SMAP_BIT)));
 }
 
 /* The page at gva is mapped by the guest, and used as it will be if the last access is repeated. */
-static bool in_use(const struct entering *e, uint32_t gva, struct walk *w)
+static bool in_use(const struct entering *e, uint64_t gva, struct walk *w)
 {
     struct mmu_fault ignored;
     return !walk_guest(e->mmu, gva, MMU_PROBE | e->access, w, &ignored) && (!writes(e) || w->dirty) && belongs(e, w);
@@ -96,16 +218,16 @@ static bool in_use(const struct entering *e, uint32_t gva, struct walk *w)
 
 /* Fills table entries beside one that is new, as long as neighbours in the address space are neighbours in RAM: they
  * cost little more in the same mapping, and a host page fault each by themselves. */
-static void look_ahead(const struct entering *e, uint32_t gva, gpa_t addr, int step)
+static void look_ahead(const struct entering *e, uint64_t gva, gpa_t addr, int step)
 {
     int most = e->kind == MMU_WINDOW_USER ? LOOK_USER : LOOK_SUPERVISOR;
     for (int i = 1; i <= most; i++) {
-        uint32_t next = gva + (uint32_t)(i * step * PAGE_SIZE);
+        uint64_t next = gva + (uint64_t)((int64_t)i * step * PAGE_SIZE);
         struct walk w;
         struct mmu_fault ignored;
         uint8_t *hva;
         gpa_t at;
-        if ((next ^ gva) / (RUN_MAX * PAGE_SIZE) || e->tables->read[next >> PAGE_SHIFT])
+        if ((next ^ gva) / (RUN_MAX * PAGE_SIZE) || e->tables->read[mmu_table_index(e->mmu, next)])
             break;
         if (!in_use(e, next, &w) || gpa_gfn(w.addr) != gpa_gfn(addr) + (uint64_t)(int64_t)(i * step))
             break;
@@ -114,33 +236,41 @@ static void look_ahead(const struct entering *e, uint32_t gva, gpa_t addr, int s
     }
 }
 
-/* May the page at index be entered together with the one whose entry is delta? */
-static bool continues(const struct entering *e, uint64_t index, uint64_t delta, unsigned right)
+static uint64_t address_of(const struct mmu *mmu, uint64_t index)
 {
-    struct walk w;
-    if (e->tables->read[index] != delta || table_right(e->tables, index) != right || e->window->rights[index])
-        return false;
-    return e->kind == MMU_WINDOW_USER || in_use(e, (uint32_t)(index << PAGE_SHIFT), &w);
+    return mmu->wide ? (uint64_t)((int64_t)(index << 28) >> 16) : index << PAGE_SHIFT;
 }
 
-static bool map_run(const struct entering *e, uint64_t index, unsigned right)
+/* May the page at index be entered together with the one whose entry is delta? right_now: the window's, of it. */
+static bool continues(const struct entering *e, uint64_t index, uint64_t delta, unsigned right, uint8_t right_now)
+{
+    struct walk w;
+    if (e->tables->read[index] != delta || table_right(e->tables, index) != right || right_now)
+        return false;
+    return e->kind == MMU_WINDOW_USER || in_use(e, address_of(e->mmu, index), &w);
+}
+
+static bool map_run(const struct entering *e, uint64_t index, const struct place *p, unsigned right)
 {
     struct mmu_window *w = e->window;
     const struct memory *mem = e->mmu->mem;
-    uint64_t delta = e->tables->read[index], first = index, last = index, low = index & ~(uint64_t)(RUN_MAX - 1);
-    while (first > low && continues(e, first - 1, delta, right))
-        first--;
-    while (last + 1 < low + RUN_MAX && continues(e, last + 1, delta, right))
-        last++;
-    uint8_t *hva = (uint8_t *)(uintptr_t)(delta + (first << PAGE_SHIFT));
-    uint64_t count = last - first + 1;
-    void *at = w->base + (first << PAGE_SHIFT);
-    if (mmap(at, count << PAGE_SHIFT, right == RIGHT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ,
-             MAP_SHARED | MAP_FIXED | MAP_POPULATE, mem->ram_fd, hva - mem->ram) == MAP_FAILED)
+    uint64_t delta = e->tables->read[index], low = index & ~(uint64_t)(RUN_MAX - 1);
+    int64_t before = 0, behind = 0; /* pages of the run */
+    while (index - (uint64_t)before > low &&
+           continues(e, index - (uint64_t)before - 1, delta, right, p->right[-before - 1]))
+        before++;
+    while (index + (uint64_t)behind + 1 < low + RUN_MAX &&
+           continues(e, index + (uint64_t)behind + 1, delta, right, p->right[behind + 1]))
+        behind++;
+    uint8_t *hva = (uint8_t *)(uintptr_t)(delta + address_of(e->mmu, index - (uint64_t)before));
+    if (mmap(p->at - before * PAGE_SIZE, (size_t)(before + behind + 1) * PAGE_SIZE,
+             right == RIGHT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+             mem->ram_fd, hva - mem->ram) == MAP_FAILED)
         return false;
-    for (uint64_t i = first; i <= last; i++)
-        w->rights[i] = (uint8_t)right;
+    for (int64_t i = -before; i <= behind; i++)
+        p->right[i] = (uint8_t)right;
     w->mappings++;
+    w->slot[p->slot].mappings++;
     e->mmu->stats.window_fills++;
     return true;
 }
@@ -151,7 +281,13 @@ static struct entering entering(struct mmu *mmu, enum mmu_window_kind kind, unsi
     return (struct entering){mmu, &mmu->window[kind], kind, &mmu->view[view], access};
 }
 
-static enum mmu_window_result enter(struct mmu *mmu, enum mmu_window_kind kind, uint32_t gva, unsigned access,
+/* Is the host page one that guest RAM's file has? */
+static bool mappable(const struct mmu *mmu, const uint8_t *hva)
+{
+    return (uint64_t)(hva - mmu->mem->ram) < mmu->mem->ram_size; /* the difference wraps for a page outside */
+}
+
+static enum mmu_window_result enter(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva, unsigned access,
                                     struct mmu_fault *fault)
 {
     struct entering e = entering(mmu, kind, access);
@@ -166,21 +302,24 @@ static enum mmu_window_result enter(struct mmu *mmu, enum mmu_window_kind kind, 
     default:
         break;
     }
-    uint64_t index = gva >> PAGE_SHIFT;
+    uint64_t index = mmu_table_index(mmu, gva);
     unsigned right = table_right(e.tables, index);
-    uint64_t offset = (uint64_t)(hva - mmu->mem->ram); /* wraps for a page outside the pool */
-    if (right < (writes(&e) ? RIGHT_WRITE : RIGHT_READ) || offset >= mmu->mem->ram_size || !in_use(&e, gva, &w))
+    if (right < (writes(&e) ? RIGHT_WRITE : RIGHT_READ) || !mappable(mmu, hva) || !in_use(&e, gva, &w))
         return MMU_WINDOW_TABLE;
     look_ahead(&e, gva, addr, 1);
     look_ahead(&e, gva, addr, -1);
-    if (e.window->rights[index] && e.window->rights[index] != right)
+    struct place p;
+    if (table_right(e.tables, index) != right || !locate(e.window, index, &p)) /* new entries made all others go */
+        return MMU_WINDOW_OK;
+    if (*p.right && *p.right != right)
         mmu_window_drop(mmu, kind, index, false);
-    if (e.window->mappings >= MAPPINGS_MAX || !map_run(&e, index, right))
+    e.window->local |= kind == MMU_WINDOW_SUPERVISOR && !w.global;
+    if (e.window->mappings >= MAPPINGS_MAX || !map_run(&e, index, &p, right))
         return MMU_WINDOW_FULL;
     return MMU_WINDOW_OK;
 }
 
-enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kind, uint32_t gva, unsigned access,
+enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva, unsigned access,
                                        struct mmu_fault *fault)
 {
     uint64_t began = __builtin_ia32_rdtsc();
@@ -189,41 +328,58 @@ enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kin
     return r;
 }
 
-void mmu_window_prefill(struct mmu *mmu, uint32_t gva, bool write)
+enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva, unsigned access)
+{
+    struct entering e = entering(mmu, kind, access | MMU_READ);
+    uint64_t began = __builtin_ia32_rdtsc();
+    struct walk w;
+    struct mmu_fault ignored;
+    if (walk_guest(mmu, gva, MMU_PROBE | e.access, &w, &ignored))
+        return MMU_WINDOW_FAULT;
+    bool upper = kind == MMU_WINDOW_USER && gva >> 63; /* where systems have no user code */
+    if (upper || !belongs(&e, &w) || !mappable(mmu, memory_page(mmu->mem, gpa_gfn(w.addr)).read))
+        return MMU_WINDOW_TABLE;
+    take_region(mmu, e.window, gva);
+    e.window->cycles += __builtin_ia32_rdtsc() - began;
+    return MMU_WINDOW_OK;
+}
+
+void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write)
 {
     struct entering e = entering(mmu, MMU_WINDOW_USER, write ? MMU_WRITE : MMU_READ);
     struct walk w;
     struct mmu_fault ignored;
-    if (in_use(&e, gva, &w))
+    if (mmu_canonical(gva) && has_slot(mmu, e.window, gva) && in_use(&e, gva, &w))
         mmu_window_fill(mmu, MMU_WINDOW_USER, gva, e.access, &ignored);
 }
 
 /* ---- taking them out ---- */
 
-static bool drop_write(struct mmu_window *w, uint64_t index)
+static bool drop_write(const struct place *p)
 {
-    if (w->rights[index] == RIGHT_WRITE && !mprotect(w->base + (index << PAGE_SHIFT), PAGE_SIZE, PROT_READ))
-        w->rights[index] = RIGHT_READ;
-    return w->rights[index] == RIGHT_READ;
+    if (*p->right == RIGHT_WRITE && !mprotect(p->at, PAGE_SIZE, PROT_READ))
+        *p->right = RIGHT_READ;
+    return *p->right == RIGHT_READ;
 }
 
 /* False: the host has no more mappings for the split. */
-static bool drop_page(struct mmu_window *w, uint64_t index)
+static bool drop_page(const struct place *p)
 {
-    w->rights[index] = RIGHT_NONE;
-    return mmap(w->base + (index << PAGE_SHIFT), PAGE_SIZE, PROT_NONE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+    *p->right = RIGHT_NONE;
+    return mmap(p->at, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+           MAP_FAILED;
 }
 
 void mmu_window_drop(struct mmu *mmu, enum mmu_window_kind kind, uint64_t index, bool writes_only)
 {
     struct mmu_window *w = &mmu->window[kind];
-    if (!w->mappings || index >= PAGES || !w->rights[index])
+    struct place p;
+    if (!w->mappings || !locate(w, index, &p) || !*p.right)
         return;
     uint64_t began = __builtin_ia32_rdtsc();
-    if (!writes_only || !drop_write(w, index)) {
+    if (!writes_only || !drop_write(&p)) {
         mmu->stats.window_drops++;
-        if (!drop_page(w, index))
+        if (!drop_page(&p))
             mmu_window_clear(mmu, kind);
     }
     w->cycles += __builtin_ia32_rdtsc() - began;
@@ -236,9 +392,11 @@ void mmu_window_clear(struct mmu *mmu, enum mmu_window_kind kind)
         return;
     uint64_t began = __builtin_ia32_rdtsc();
     mmu->stats.window_clears++;
-    if (!protect_all(w))
-        abort(); /* one mapping in place of many: the host is out of memory, and the guest must not see stale pages */
-    madvise(w->rights, PAGES, MADV_DONTNEED);
-    w->mappings = 0;
+    for (unsigned i = 0; i < w->slot_count; i++) {
+        slot_empty(w, i);
+        if (i && w->slot[i].used) /* what comes next may be at other addresses */
+            slot_release(w, i);
+    }
+    w->local = false;
     w->cycles += __builtin_ia32_rdtsc() - began;
 }

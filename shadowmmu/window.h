@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Windows: host page tables as the shadow of a 32-bit guest's pages.
+/* Windows: host page tables as the shadow of a guest's pages.
  *
  * 4 GiB of host address space (and a guard for accesses that run over its end) in which a guest page is mapped where
  * its address says, from the file behind guest RAM. Code that reaches memory through a window needs no table look-up;
@@ -7,10 +7,15 @@
  * page costs several microseconds to enter and to remove where a table entry costs a tenth of one, so that windows are
  * for code that stays in one address space for a while (bt/window.h decides).
  *
- * There are two. The user window holds pages that user code may touch, until the address space is flushed. The
- * supervisor window holds global pages only (all pages while paging is off), so that it outlives the loads of CR3, and
- * with SMAP none of the user's. What is mapped is always a part of what the tables of that view hold, with the same
- * rights: whatever clears a table entry takes the page out of the window.
+ * The window of a CPU with long mode has several such ranges, *slots*, each with 4 GiB of guard before and behind. Slot
+ * 0 is for addresses below 4 GiB, which is all that 32-bit code sees; the others are given to the regions (4 GiB of
+ * addresses each) that 64-bit code uses, and region tables (shadowmmu/region.h) tell which.
+ *
+ * There are two windows. The user window holds pages that user code may touch, until the address space is flushed. The
+ * supervisor window holds global pages (all pages while paging is off), so that it outlives the loads of CR3; where
+ * CR4.PGE is clear it holds the current address space's until CR3 is loaded. With SMAP there are none of the user's in
+ * it. What is mapped is always a part of what the tables of that view hold, with the same rights: whatever clears a
+ * table entry takes the page out of the window.
  *
  * Threads: the vCPU's own. */
 #ifndef RINGFOLD_SHADOWMMU_WINDOW_H
@@ -18,12 +23,16 @@
 
 #include "shadowmmu/mmu.h"
 
-/* Reserves the address space. False when there is none. Idempotent. */
+/* Reserves the address space. False when there is none. Idempotent. window.regions is NULL without long mode, or when
+ * there is no address space for a region table: then the window is for 32-bit code only. */
 bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind);
 void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind);
 
-/* Is the host address inside the window or its guard? Then *gva is the guest's; in the guard it is 4 GiB or more. */
+/* Is the host address inside the window that 32-bit code sees, or its guard? Then *gva is the guest's; in the guard it
+ * is 4 GiB or more. */
 bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host, uint64_t *gva);
+/* Is it in any slot or guard? */
+bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host);
 
 enum mmu_window_result {
     MMU_WINDOW_OK,    /* the page is there now: run the instruction again */
@@ -31,14 +40,19 @@ enum mmu_window_result {
     MMU_WINDOW_TABLE, /* this access must go through the tables: device, code, ROM */
     MMU_WINDOW_FULL   /* the host takes no more mappings */
 };
-/* An access to gva (below 4 GiB) met a page that the window does not hold with that right. access: enum mmu_access with
- * the rights of the instruction. */
-enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kind, uint32_t gva, unsigned access,
+/* An access to gva (canonical; of a region with a slot) met a page that the window does not hold with that right.
+ * access: enum mmu_access with the rights of the instruction. Slots may belong to other regions afterwards. */
+enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva, unsigned access,
                                        struct mmu_fault *fault);
+
+/* Gives the region of gva (canonical) a slot, if there is a page at gva that may be in this window. access: the rights,
+ * without the kind. OK: it has one. FAULT: there is no such page now. TABLE: it is not for windows. */
+enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva,
+                                              unsigned access);
 
 /* The guest has dealt with its user code's page fault at gva: enters the page before the access that will be repeated,
  * if it is there now. */
-void mmu_window_prefill(struct mmu *mmu, uint32_t gva, bool write);
+void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write);
 
 /* Takes out one page (its table index), or only its write right; or everything. */
 void mmu_window_drop(struct mmu *mmu, enum mmu_window_kind kind, uint64_t index, bool writes_only);

@@ -216,9 +216,21 @@ static void sequences64(void)
     compare_many(&(struct generator_options){.bits = 64, .length = 12}, 3000);
 }
 
+static void window_instructions64(void)
+{
+    compare_through(&(struct generator_options){.bits = 64, .length = 1, .no_branches = true}, 4000, true);
+}
+
+static void window_sequences64(void)
+{
+    compare_through(&(struct generator_options){.bits = 64, .length = 12}, 3000, true);
+}
+
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences},
            {"single instructions, through the window and native", window_instructions},
            {"sequences with branches, through the window and native", window_sequences})
 TEST_SUITE(differential64, {"single 64-bit instructions, translated and native", single_instructions64},
-           {"64-bit sequences with branches, translated and native", sequences64})
+           {"64-bit sequences with branches, translated and native", sequences64},
+           {"single 64-bit instructions, through the window and native", window_instructions64},
+           {"64-bit sequences with branches, through the window and native", window_sequences64})

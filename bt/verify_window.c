@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+#include "bt/verify_window.h"
+
+#include "shadowmmu/region.h"
+
+#include <stdlib.h>
+
+enum {
+    ENTRY_DRIFT = 256 << 10, /* a return may add 64 KiB to what pushes and pops and small constants did */
+    ACCESS_DRIFT = 1 << 20,  /* displacements reach 2 GiB, guards 4 */
+    DETOUR_DRIFT = ACCESS_DRIFT,
+    NEAR_BYTES = 64 << 10, /* an access as near to RSP says where RSP is */
+    ACCESS_BYTES = 512,
+    CONSTANT_REGIONS = 1 << 15
+};
+static const uint64_t UNKNOWN = 1ull << 40;
+
+static const x86_reg names[16][4] = {
+    {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},      {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL},
+    {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL},      {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL},
+    {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},     {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
+    {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},     {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
+    {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},     {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
+    {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B}, {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
+    {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B}, {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
+    {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B}, {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B}};
+
+/* The whole register that one is a part of. */
+static x86_reg whole(x86_reg r)
+{
+    static const x86_reg high[4] = {X86_REG_AH, X86_REG_CH, X86_REG_DH, X86_REG_BH};
+    for (unsigned i = 0; i < 16; i++)
+        for (unsigned k = 0; k < 4; k++)
+            if (names[i][k] == r)
+                return names[i][0];
+    for (unsigned i = 0; i < 4; i++)
+        if (high[i] == r)
+            return names[i][0];
+    return r;
+}
+
+bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint32_t mode, uintptr_t start, size_t size)
+{
+    *w = (struct verify_window){.start = start, .size = size};
+    if (!(mode & BT_MODE_WINDOW) || (mode & BT_MODE_CODE_MASK) != INSN_MODE_64)
+        return true;
+    bool user = (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    w->regions = c->vcpu->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
+    w->sp = names[bt_host_gpr(true, GPR_SP)][0];
+    w->label = calloc(size, sizeof *w->label);
+    return w->label;
+}
+
+void verify_window_end(struct verify_window *w)
+{
+    free(w->label);
+}
+
+static void forget(struct verify_window *w)
+{
+    w->index_of = w->region_of = X86_REG_INVALID;
+    w->r10_known = w->stack_index = false;
+}
+
+void verify_window_pass(struct verify_window *w)
+{
+    forget(w);
+    w->changed = false;
+    w->drift = ENTRY_DRIFT;
+}
+
+bool verify_window_settled(const struct verify_window *w)
+{
+    return !w->changed;
+}
+
+static bool in_sequence(const struct verify_window *w)
+{
+    return w->index_of != X86_REG_INVALID || w->region_of != X86_REG_INVALID || w->stack_index;
+}
+
+const char *verify_window_before(struct verify_window *w, const cs_insn *i)
+{
+    uint32_t label = w->regions ? w->label[i->address - w->start] : 0;
+    if (!w->regions)
+        return NULL;
+    w->touch = UNKNOWN;
+    if (label && in_sequence(w))
+        return "branch into an access through the window";
+    if (label && label - 1 > w->drift)
+        w->drift = label - 1;
+    if (label)
+        w->r10_known = false;
+    return NULL;
+}
+
+static bool register_operand(const cs_x86_op *op, x86_reg reg)
+{
+    return op->type == X86_OP_REG && op->reg == reg;
+}
+
+static bool is_load_to(const cs_insn *i, x86_reg reg)
+{
+    const cs_x86 *x = &i->detail->x86;
+    return i->id == X86_INS_MOV && x->op_count == 2 && register_operand(&x->operands[0], reg);
+}
+
+/* shrx to, from, r15 */
+static bool is_index(const cs_insn *i, x86_reg to, x86_reg *from)
+{
+    const cs_x86 *x = &i->detail->x86;
+    if (i->id != X86_INS_SHRX || !register_operand(&x->operands[0], to) || x->operands[1].type != X86_OP_REG ||
+        !register_operand(&x->operands[2], X86_REG_R15))
+        return false;
+    *from = x->operands[1].reg;
+    return true;
+}
+
+static bool is_entry(const struct verify_window *w, const x86_op_mem *m, x86_reg index)
+{
+    return m->base == X86_REG_INVALID && m->index == index && m->scale == 8 && m->disp == (intptr_t)w->regions;
+}
+
+static bool is_constant_entry(const struct verify_window *w, const x86_op_mem *m)
+{
+    int64_t offset = m->disp - (intptr_t)w->regions;
+    bool plain = m->base == X86_REG_INVALID && (m->index == X86_REG_INVALID || m->index == X86_REG_RIZ);
+    return plain && offset >= 0 && offset % 8 == 0 && offset / 8 < CONSTANT_REGIONS;
+}
+
+/* The operand's register is the one that r11 is the entry for. */
+static bool is_region_operand(const struct verify_window *w, const x86_op_mem *m)
+{
+    if (m->index != X86_REG_R11 || m->scale != 1)
+        return false;
+    if (w->region_of == X86_REG_RIP)
+        return m->base == X86_REG_R10 && w->r10_known && w->r10 >> MMU_REGION_SHIFT == w->constant_region;
+    return w->region_of != X86_REG_INVALID && m->base == w->region_of;
+}
+
+bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
+{
+    const x86_op_mem *m = &op->mem;
+    if (!w->regions || m->segment != X86_REG_INVALID || i->id == X86_INS_LEA || i->id == X86_INS_NOP)
+        return false;
+    if (is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11))
+        return w->index_of != X86_REG_INVALID;
+    if (is_load_to(i, X86_REG_R11) && is_constant_entry(w, m))
+        return true;
+    if (is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15))
+        return w->stack_index;
+    if (is_region_operand(w, m))
+        return true;
+    if (m->base != w->sp || m->index != X86_REG_R15 || m->scale != 1 || w->drift > ACCESS_DRIFT)
+        return false;
+    int64_t disp = m->disp + MMU_REGION_BIAS;
+    if (disp >= -NEAR_BYTES && disp <= NEAR_BYTES)
+        w->touch = (uint64_t)(disp < 0 ? -disp : disp) + ACCESS_BYTES;
+    return true;
+}
+
+/* The drift behind an instruction that writes RSP. */
+static uint64_t moved(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const cs_x86_op *by = &x->operands[1];
+    int64_t n = 0;
+    if (x->op_count != 2 || !register_operand(&x->operands[0], w->sp))
+        return UNKNOWN;
+    if (i->id == X86_INS_LEA && by->mem.base == w->sp && by->mem.index == X86_REG_INVALID)
+        n = by->mem.disp;
+    else if ((i->id == X86_INS_ADD || i->id == X86_INS_SUB) && by->type == X86_OP_IMM)
+        n = by->imm;
+    else if (i->id == X86_INS_AND && by->type == X86_OP_IMM && by->imm < 0)
+        n = by->imm;
+    else
+        return UNKNOWN;
+    return w->drift + (uint64_t)(n < 0 ? -n : n);
+}
+
+static bool branches(const cs_insn *i)
+{
+    for (int g = 0; g < i->detail->groups_count; g++)
+        if (i->detail->groups[g] == CS_GRP_JUMP || i->detail->groups[g] == CS_GRP_CALL)
+            return true;
+    return false;
+}
+
+static const char *after_branch(struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86_op *op = &i->detail->x86.operands[0];
+    size_t to = op->type == X86_OP_IMM ? (uintptr_t)op->imm - w->start : ~(size_t)0;
+    if (i->id == X86_INS_CALL) { /* glue sets r15 */
+        w->drift = 0;
+    } else if (to < w->size) {
+        if (w->drift > DETOUR_DRIFT)
+            return "branch with RSP far from its region";
+        if (w->label[to] < w->drift + 1) {
+            w->label[to] = (uint32_t)w->drift + 1;
+            w->changed = true;
+        }
+    } else if (w->drift > ENTRY_DRIFT) {
+        return "exit with RSP far from its region";
+    }
+    if (i->id == X86_INS_JMP) /* what follows has a label, or is a detour, where the fault handler comes from */
+        w->drift = w->label[i->address + i->size - w->start < w->size ? i->address + i->size - w->start : 0]
+                       ? 0
+                       : DETOUR_DRIFT;
+    forget(w);
+    return NULL;
+}
+
+/* Registers that the instruction writes. */
+static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i, bool sets_r11, bool sets_r15)
+{
+    cs_regs read, written;
+    uint8_t nread, nwritten;
+    const cs_x86 *x = &i->detail->x86;
+    if (capstone_load()->regs_access(h, i, read, &nread, written, &nwritten))
+        return "registers that are not known";
+    for (int k = 0; k < nwritten; k++) {
+        x86_reg r = whole(written[k]);
+        if (r == X86_REG_R15 && !sets_r15)
+            return "writes r15";
+        if (r == w->sp)
+            w->drift = moved(w, i);
+        if (r == w->region_of || (r == X86_REG_R11 && !sets_r11))
+            w->region_of = X86_REG_INVALID;
+        if (r == X86_REG_R10) {
+            bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
+            w->r10_known = constant && whole(x->operands[0].reg) == X86_REG_R10;
+            w->r10 = constant ? (uint64_t)x->operands[1].imm : 0;
+            if (x->operands[0].reg == X86_REG_R10D)
+                w->r10 = (uint32_t)w->r10;
+        }
+    }
+    return NULL;
+}
+
+const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    x86_reg from = X86_REG_INVALID;
+    if (!w->regions)
+        return NULL;
+    if (branches(i))
+        return after_branch(w, i);
+    bool loads = x->op_count == 2 && x->operands[1].type == X86_OP_MEM;
+    bool entry = loads && is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11);
+    bool constant = loads && is_load_to(i, X86_REG_R11) && is_constant_entry(w, m);
+    bool stack = loads && is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15);
+    bool index = is_index(i, X86_REG_R11, &from);
+    bool stack_index = !index && is_index(i, X86_REG_R15, &from) && from == w->sp;
+    if (w->touch < w->drift)
+        w->drift = w->touch;
+    for (int k = 0; k < x->op_count && !entry && !constant; k++) /* an entry is good for one access */
+        if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem) && i->id != X86_INS_LEA)
+            w->region_of = X86_REG_INVALID;
+    x86_reg index_of = w->index_of;
+    if (w->stack_index && !stack)
+        return "r15 is left with a region's number";
+    const char *bad = after_writes(w, h, i, entry || constant, stack || stack_index);
+    w->index_of = index ? from : X86_REG_INVALID;
+    w->stack_index = stack_index;
+    if (entry)
+        w->region_of = index_of;
+    if (constant) {
+        w->region_of = X86_REG_RIP;
+        w->constant_region = (uint32_t)((m->disp - (intptr_t)w->regions) / 8);
+    }
+    if (stack)
+        w->drift = 0;
+    return bad;
+}

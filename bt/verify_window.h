@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* The part of the verifier that knows 64-bit code's accesses through a window (translate_window.c). It accepts
+ *
+ *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other
+ *   mov r11, [regions + d]                          of the region of a constant in r10
+ *   [X + r11 + d]                                   once, with X and r11 as they were then, and no branch between
+ *   shrx r15, RSP, r15 ; mov r15, [regions + r15*8]
+ *   [RSP + r15 + d]                                 while RSP cannot have gone far from the region that r15 is for
+ *
+ * and nothing else that names r15. How far RSP may have gone since r15 was set, or since an access near RSP went
+ * through r15's slot, is followed through the block (its *drift*, in bytes); at an exit it may be what it may be at an
+ * entry. */
+#ifndef RINGFOLD_BT_VERIFY_WINDOW_H
+#define RINGFOLD_BT_VERIFY_WINDOW_H
+
+#include "bt/cache.h"
+#include "decoder/capstone.h"
+
+struct verify_window {
+    const uint64_t *regions; /* NULL: the block is of another mode */
+    x86_reg sp;              /* the host register of guest RSP */
+    uintptr_t start;
+    size_t size;
+    uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
+    bool changed;    /* a label's was not known before in this pass */
+    /* at the current instruction: */
+    x86_reg index_of;  /* r11 is the region's number of this register */
+    x86_reg region_of; /* r11 is its region's entry; RIP: that of constant_region */
+    uint32_t constant_region;
+    bool r10_known, stack_index; /* r15 is the region's number of RSP */
+    uint64_t r10;
+    uint64_t drift;
+    uint64_t touch; /* the drift that the current instruction's access leaves */
+};
+
+/* False: no memory. */
+bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint32_t mode, uintptr_t start,
+                         size_t size);
+void verify_window_end(struct verify_window *w);
+
+/* The block is read again from its start, until verify_window_settled. */
+void verify_window_pass(struct verify_window *w);
+bool verify_window_settled(const struct verify_window *w);
+
+/* Before an instruction's operands are looked at. What is wrong, or NULL. */
+const char *verify_window_before(struct verify_window *w, const cs_insn *i);
+/* Is the memory operand one of the forms, where it stands? */
+bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op);
+/* Behind the instruction. What is wrong, or NULL. */
+const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i);
+
+#endif
