@@ -69,7 +69,8 @@ static bool file_missing(const struct bench_material *m, const char *name, char 
     snprintf(path, sizeof path, "%s/%s", m->folder, name);
     if (access(path, R_OK) == 0)
         return false;
-    snprintf(why, why_len, "%s: %s (make bench-material makes it)", path, strerror(errno));
+    snprintf(why, why_len, "%s: %s (make bench-material%s makes it)", path, strerror(errno),
+             m->bits == 64 ? "-64" : "");
     return true;
 }
 
