@@ -45,7 +45,7 @@ static inline uint8_t *put_memory(uint8_t *p, unsigned reg, struct rm rm)
 
 static inline uint8_t *put_window(uint8_t *p, struct rm rm)
 {
-    if (rm.window) {
+    if (rm.gs) {
         *p++ = 0x65; /* gs: */
         *p++ = 0x67; /* address size */
     }

@@ -24,7 +24,8 @@ enum rm_kind { RM_REG, RM_MEM, RM_RIP };
 struct rm {
     uint8_t kind;
     uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
-    bool window;  /* RM_MEM: gs:, by a 32-bit address; the instruction has at least WINDOW_OP_BYTES bytes */
+    bool window;                /* RM_MEM: the instruction has at least WINDOW_OP_BYTES bytes */
+    bool gs;                    /* RM_MEM: gs:, by a 32-bit address */
     bool region;  /* RM_MEM: base + index of a 64-bit window, scale 1, the index from r8 on: the same length */
     int64_t disp; /* RM_RIP: the absolute address */
 };
@@ -42,9 +43,15 @@ static inline struct rm rm_sib(uint8_t base, uint8_t index, uint8_t scale, int32
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp};
 }
-static inline struct rm rm_window(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
+/* The two forms of an access through the window of 32-bit code: see translate_window.c. */
+static inline struct rm rm_window_gs(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
-    return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .window = true};
+    return (struct rm){
+        .kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .window = true, .gs = true};
+}
+static inline struct rm rm_window(uint8_t reg, uint8_t scale, int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = R15, .index = reg, .scale = scale, .disp = disp, .window = true};
 }
 static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
 {

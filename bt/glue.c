@@ -120,7 +120,10 @@ void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, u
 /* What r15 holds while translated code runs; the guest's registers are loaded. */
 static void load_r15(struct assembler *a, const struct glue_form *f)
 {
-    asm_mov_imm32(a, R15, f->regions ? MMU_REGION_SHIFT : f->wide ? BT_PAGE_INDEX_CONTROL : PAGE_SHIFT);
+    if (!f->wide)
+        load(a, R15, &f->v->r15);
+    else
+        asm_mov_imm32(a, R15, f->regions ? MMU_REGION_SHIFT : BT_PAGE_INDEX_CONTROL);
     if (f->regions)
         bt_emit_region(a, f->regions, R15, bt_host_gpr(true, GPR_SP));
 }

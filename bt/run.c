@@ -130,6 +130,9 @@ void bt_mode_update(struct bt_vcpu *v)
         mode |= BT_MODE_ALIGN;
     if (!(mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN)))
         mode |= bt_window_mode(v);
+    v->r15 = mode & BT_MODE_WINDOW
+                 ? (uintptr_t)cpu->mmu.window[cpu->cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].base
+                 : PAGE_SHIFT;
     cpu->accessed = data_watched ? bt_watch : NULL;
     v->mode_stale = false;
     v->read_table = cpu->mmu.view[view].read;

@@ -230,6 +230,8 @@ static void exit_indirect(struct builder *b)
         asm_op(a, OP_LEA, R12, rm_mem(R10, (int32_t)b->v->code_base), 0);
         lin = R12;
     }
+    if (b->mode & BT_MODE_WINDOW)
+        asm_mov_imm32(a, R15, PAGE_SHIFT);
     asm_shrx(a, false, R11, lin, R15);
     asm_op(a, OP_MOV | OP_W, R15, rm_at(&b->v->exec), 0);
     asm_op(a, OP_MOV, R11, rm_sib(R15, R11, 4, 0), 0);
@@ -242,7 +244,10 @@ static void exit_indirect(struct builder *b)
         asm_shlx(a, false, R12, lin, R15);
         asm_shrx(a, false, R12, R12, R15);
     }
-    asm_mov_imm32(a, R15, PAGE_SHIFT);
+    if (b->mode & BT_MODE_WINDOW)
+        asm_op(a, OP_MOV | OP_W, R15, rm_at(&b->v->r15), 0);
+    else
+        asm_mov_imm32(a, R15, PAGE_SHIFT);
     jump_to_map_entry(b, saved ? miss - BT_ENTRY_SAVED : miss);
 }
 

@@ -122,7 +122,13 @@ void table_load(struct builder *b, unsigned address, bool write)
         asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(R12, SCRATCH_DELTA, 8, 0), 0);
         return;
     }
-    asm_shrx(&b->a, false, SCRATCH_DELTA, address, R15);
+    if (b->mode & BT_MODE_WINDOW) { /* r15 is the window's */
+        asm_op(&b->a, OP_MOV, SCRATCH_DELTA, rm_reg(address), 0);
+        asm_op(&b->a, OP_SHIFT_IMM, 5, rm_reg(SCRATCH_DELTA), 1);
+        asm_byte(&b->a, PAGE_SHIFT);
+    } else {
+        asm_shrx(&b->a, false, SCRATCH_DELTA, address, R15);
+    }
     asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(write ? R9 : R8, SCRATCH_DELTA, 8, 0), 0);
 }
 

@@ -3,11 +3,20 @@
  *
  *     mov  eax, gs:[ebx+8]
  *
- * with the 32-bit address size, so that it cannot leave the window. No flag is touched and nothing is tested: a page
- * that is not there is a host page fault (bt/fault.c), which enters it and runs the instruction again, or raises the
- * guest's #PF, or, for a page that is not for windows (a device, one with translated code, the user's in the kernel),
- * takes the detour behind the block: the same operation by the tables. An access that keeps taking it gets a jump to it
- * in place of the instruction, which is why one through the window is never shorter than a jump.
+ * with the 32-bit address size, and `mov eax, [esi*4+table]` and `movzx eax, byte [esi]`
+ *
+ *     mov  eax, [r15+rsi*4+table]
+ *     movzx eax, byte [r15+rsi]
+ *
+ * r15 and GS are the same address. A segment with a base makes a load's latency two cycles longer (7 instead of 5), but
+ * the processor forwards what was just stored without any latency when the address is one register and a displacement,
+ * which is what variables of i386 code have and arrays have not (both measured). Guest registers have no upper halves
+ * here and the window has wide guards, so that neither form reaches anything else; what wraps at 4 GiB ends in a guard
+ * or where it should. No flag is touched and nothing is tested: a page that is not there is a host page fault
+ * (bt/fault.c), which enters it and runs the instruction again, or raises the guest's #PF, or, for a page that is not
+ * for windows (a device, one with translated code, the user's in the kernel), takes the detour behind the block: the
+ * same operation by the tables. An access that keeps taking it gets a jump to it in place of the instruction, which is
+ * why one through the window is never shorter than a jump.
  *
  * 64-bit code has a window for each region of 4 GiB (shadowmmu/region.h). `mov eax, [rbx+8]` becomes
  *
@@ -37,6 +46,7 @@
 #include "bt/translate.h"
 
 #include "shadowmmu/region.h"
+#include "shadowmmu/window.h"
 
 #include <Zydis/Zydis.h>
 
@@ -64,16 +74,28 @@ bool window_takes_stack(const struct builder *b)
     return window_mode(b) && (b->mode & BT_MODE_STACK32) && segment_is_flat(b, SEG_SS);
 }
 
+/* One register, scaled or for a narrow operand: no variable in memory. The displacement ends in the window or its
+ * guards. */
+static bool by_r15(const struct insn_mem *m)
+{
+    if (m->base != GPR_NONE && m->index != GPR_NONE)
+        return false;
+    bool array = m->index != GPR_NONE, narrow = m->base != GPR_NONE && m->base != GPR_SP && m->size < 4;
+    return (array || narrow) && (int32_t)m->disp >= -MMU_WINDOW_BELOW;
+}
+
 static struct rm window_rm(struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
     if (b->in->addrsize != 4) {
         memory_offset(b, R10);
-        return rm_window(R10, NO_REG, 1, 0);
+        return rm_window(R10, 1, 0);
     }
     uint8_t base = m->base == GPR_NONE ? NO_REG : (uint8_t)host_gpr(b, m->base);
     uint8_t index = m->index == GPR_NONE ? NO_REG : (uint8_t)host_gpr(b, m->index);
-    return rm_window(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp);
+    if (by_r15(m))
+        return base == NO_REG ? rm_window(index, m->scale, (int32_t)m->disp) : rm_window(base, 1, (int32_t)m->disp);
+    return rm_window_gs(base, index, index == NO_REG ? 1 : m->scale, (int32_t)m->disp);
 }
 
 /* ---- regions ---- */
@@ -283,7 +305,7 @@ struct cold *window_stack(struct builder *b, int delta, unsigned size, bool writ
     c->eip = (uint64_t)(int64_t)delta;
     builder_record(b);
     c->record = last_record(b);
-    op(b, b->wide ? stack_rm(b, delta) : rm_window(host_gpr(b, GPR_SP), NO_REG, 1, delta));
+    op(b, b->wide ? stack_rm(b, delta) : rm_window_gs(host_gpr(b, GPR_SP), NO_REG, 1, delta));
     c->back[0] = asm_here(&b->a);
     return c;
 }

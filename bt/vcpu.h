@@ -6,7 +6,8 @@
  *   rax rcx rdx rbx rbp rsi rdi   the guest registers of the same name, upper halves zero
  *   r14                           guest ESP, upper half zero
  *   r8, r9                        read and write shadow table of the current view
- *   r15                           12 (PAGE_SHIFT), the count of the flag-free page index shift
+ *   r15                           12 (PAGE_SHIFT), the count of the flag-free page index shift; in code of
+ *                                 BT_MODE_WINDOW the host address of guest address 0 in the current window
  *   r10, r11, r12                 scratch inside one instruction (address, delta, value)
  *   r13                           the flags image, when the arithmetic flags are saved (see translate.c)
  *   rsp                           the host stack
@@ -19,7 +20,7 @@
  *                                 in code of BT_MODE_WINDOW the entry of RSP's region (translate_window.c)
  * Guest R10 and R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The
  * flags image is in the vCPU.
- * GS is the base of the current window in 32-bit code of BT_MODE_WINDOW.
+ * GS is the base of the current window in 32-bit code of BT_MODE_WINDOW, too.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
 #define RINGFOLD_BT_VCPU_H
@@ -118,6 +119,7 @@ struct bt_vcpu {
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;
+    uint64_t r15;       /* what r15 is to be in 16- and 32-bit code of the current mode */
     uint64_t resume_to; /* where the resume glue goes */
     uint32_t flags_image;
     uint32_t exit_reason, exit_index;

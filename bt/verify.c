@@ -10,16 +10,17 @@
  *                                  path; a store only with an entry of the write table
  *             [r11 + d]            an access group's operand: only after r11 became the host address of bytes that a
  *                                  test found in one page, or was fetched again from the slot that keeps it
- *             gs:[any 32-bit address]   the window, in 32-bit blocks of its mode; for those of 64-bit code see
- *                                       bt/verify_window.h
- *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
- *   registers rsp, r8 and r9 are never written, r15 only with its constant or the code map's base
- *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
- *   the host kernel */
+ *             gs:[any 32-bit address]   the window, in 32-bit blocks of its mode
+ *             [r15 + reg*s + d]    the same; its guards allow any s, and any d but one far downwards; the reg is a
+ * guest's or r10 when that was written as r10d. For 64-bit code's see bt/verify_window.h branches  to this block, to
+ * the glue, to an entry of another block; indirect ones only through r11 registers rsp, r8 and r9 are never written,
+ * r15 only with its constant or the code map's base nothing that is privileged (reading the time stamp counter is not),
+ * touches segments or the host stack, or calls the host kernel */
 #include "bt/verify.h"
 #include "bt/verify_window.h"
 
 #include "decoder/capstone.h"
+#include "shadowmmu/window.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -41,6 +42,7 @@ struct scan {
         unsigned count; /* 0: none */
         bool writes;
     } host, slot[BT_GROUPS]; /* access groups: what r11 points to, and what each slot does */
+    bool short_r10;          /* r10 has no upper half */
     unsigned in_page;        /* r10 and this many bytes from there on were seen to lie in one page */
     enum { RANGE_NONE, RANGE_END, RANGE_MASKED, RANGE_COMPARED } range; /* how far that test has come */
     unsigned range_bytes;
@@ -149,6 +151,29 @@ static const char *check_group_operand(struct scan *s, const cs_insn *i, const c
     return NULL;
 }
 
+static const char *check_window(const struct scan *s, const x86_op_mem *m)
+{
+    if (!(s->mode & BT_MODE_WINDOW) || wide(s))
+        return "window operand in another mode's block";
+    if (m->disp < -MMU_WINDOW_BELOW)
+        return "window operand with a displacement beyond the guard";
+    switch (m->index) {
+    case X86_REG_R10:
+        return s->short_r10 ? NULL : "window operand with an address that may have an upper half";
+    case X86_REG_RAX:
+    case X86_REG_RCX:
+    case X86_REG_RDX:
+    case X86_REG_RBX:
+    case X86_REG_RBP:
+    case X86_REG_RSI:
+    case X86_REG_RDI:
+    case X86_REG_R14:
+        return NULL;
+    default:
+        return "window operand with a register that is not the guest's";
+    }
+}
+
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
@@ -188,6 +213,8 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         return NULL;
     if (!wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
         return NULL;
+    if (m->base == X86_REG_R15)
+        return check_window(s, m);
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
         ((m->index == X86_REG_R12 && m->scale == 4) || m->index == X86_REG_INVALID) && s->delta == DELTA_NONE)
         return NULL;
@@ -262,6 +289,8 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
         x86_reg r = written[k];
         if (is_family(r, X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL) && i->id != X86_INS_CALL)
             return "writes the host stack pointer";
+        if (is_family(r, X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B))
+            s->short_r10 = r == X86_REG_R10D;
         if (is_family(r, X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B))
             s->table = table_loaded(s, i);
         if (wide(s) && (is_family(r, X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B) ||

@@ -220,8 +220,12 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
     struct mmu_fault fault;
     v->stats.host_signals++;
     bool wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
-    if (!w->active || (!wide && gva != (uint32_t)gva)) /* it has just been given up; or the access wraps at 4 GiB */
+    if (!w->active) /* it has just been given up */
         return BT_WINDOW_DETOUR;
+    if (!wide && gva != (uint32_t)gva) { /* the address wraps at 4 GiB, or the access does */
+        v->stats.window_detours++;
+        return BT_WINDOW_DETOUR_ALWAYS;
+    }
     if (++w->signals % FAULTS_BETWEEN_CHECKS == 0 && !pays(v, kind) && v->options.window == WINDOW_AUTO) {
         end_soon(v, kind);
         return BT_WINDOW_DETOUR;

@@ -20,28 +20,27 @@ enum {
 #define CR4_SMAP_BIT (1u << 21)
 #define CR4_PGE_BIT (1u << 7)
 static const uint64_t REGION_SIZE = 4ull << 30;
-static const uint64_t GUARD_SIZE = 64 << 10;    /* of the only slot of a CPU without long mode */
-static const uint64_t SLOT_STRIDE = 8ull << 30; /* else: the guard of 4 GiB and the slot behind it */
+static const uint64_t SLOT_STRIDE = 8ull << 30; /* a slot and the guard between two */
 
 static unsigned slot_count(const struct mmu *mmu)
 {
     return mmu->wide ? MMU_WINDOW_SLOTS : 1;
 }
 
-static uint64_t before_slots(const struct mmu *mmu)
+/* The slots lie downwards from slot 0, behind which is the wide guard. This is what lies before it. */
+static uint64_t before_base(const struct mmu *mmu)
 {
-    return mmu->wide ? REGION_SIZE : 0;
+    return mmu->wide ? (MMU_WINDOW_SLOTS - 1) * SLOT_STRIDE + REGION_SIZE : MMU_WINDOW_BELOW;
 }
 
-/* Address space from the first slot on. */
-static uint64_t slots_size(const struct mmu *mmu)
+static uint64_t window_size(const struct mmu *mmu)
 {
-    return mmu->wide ? MMU_WINDOW_SLOTS * SLOT_STRIDE : REGION_SIZE + GUARD_SIZE;
+    return before_base(mmu) + REGION_SIZE + MMU_WINDOW_ABOVE;
 }
 
 static uint8_t *slot_base(const struct mmu_window *w, unsigned slot)
 {
-    return w->base + slot * SLOT_STRIDE;
+    return w->base - slot * SLOT_STRIDE;
 }
 
 /* The entry of a region (bits 32-47 of its addresses) in the region table. */
@@ -79,7 +78,7 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (w->base)
         return true;
-    uint64_t size = before_slots(mmu) + slots_size(mmu), pages = (uint64_t)slot_count(mmu) * REGION_PAGES;
+    uint64_t size = window_size(mmu), pages = (uint64_t)slot_count(mmu) * REGION_PAGES;
     uint8_t *space = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *rights = reserve(pages);
     if (space == MAP_FAILED || !rights) {
@@ -88,7 +87,7 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
         unreserve(rights, pages);
         return false;
     }
-    *w = (struct mmu_window){.base = space + before_slots(mmu), .rights = rights, .slot_count = slot_count(mmu)};
+    *w = (struct mmu_window){.base = space + before_base(mmu), .rights = rights, .slot_count = slot_count(mmu)};
     w->slot[0].used = true;
     if (mmu->wide)
         open_regions(w, kind);
@@ -100,7 +99,7 @@ void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (!w->base)
         return;
-    munmap(w->base - before_slots(mmu), before_slots(mmu) + slots_size(mmu));
+    munmap(w->base - before_base(mmu), window_size(mmu));
     unreserve(w->rights, (uint64_t)slot_count(mmu) * REGION_PAGES);
     unreserve(w->slot_of, REGIONS);
     mmu_regions_destroy(w->regions);
@@ -111,13 +110,13 @@ bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_
 {
     const struct mmu_window *w = &mmu->window[kind];
     *gva = host - (uintptr_t)w->base;
-    return w->base && *gva < REGION_SIZE + GUARD_SIZE;
+    return w->base && *gva + MMU_WINDOW_BELOW < MMU_WINDOW_BELOW + REGION_SIZE + MMU_WINDOW_ABOVE;
 }
 
 bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host)
 {
     const struct mmu_window *w = &mmu->window[kind];
-    return w->base && host - ((uintptr_t)w->base - before_slots(mmu)) < before_slots(mmu) + slots_size(mmu);
+    return w->base && host - ((uintptr_t)w->base - before_base(mmu)) < window_size(mmu);
 }
 
 /* ---- slots ---- */
@@ -147,9 +146,8 @@ static void slot_empty(struct mmu_window *w, unsigned slot)
 {
     if (!w->slot[slot].mappings)
         return;
-    uint64_t guard = w->slot_count > 1 ? 0 : GUARD_SIZE;
-    if (mmap(slot_base(w, slot), REGION_SIZE + guard, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+    if (mmap(slot_base(w, slot), REGION_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0) == MAP_FAILED)
         abort(); /* one mapping in place of many: the host is out of memory, and the guest must not see stale pages */
     madvise(w->rights + (uint64_t)slot * REGION_PAGES, REGION_PAGES, MADV_DONTNEED);
     w->mappings -= w->slot[slot].mappings;

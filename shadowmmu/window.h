@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Windows: host page tables as the shadow of a guest's pages.
  *
- * 4 GiB of host address space (and a guard for accesses that run over its end) in which a guest page is mapped where
- * its address says, from the file behind guest RAM. Code that reaches memory through a window needs no table look-up;
- * a page that is not there, or not writable, is a host page fault, which the translator turns into mmu_window_fill. A
- * page costs several microseconds to enter and to remove where a table entry costs a tenth of one, so that windows are
- * for code that stays in one address space for a while (bt/window.h decides).
+ * 4 GiB of host address space in which a guest page is mapped where its address says, from the file behind guest RAM,
+ * between guards for addresses that were not reduced to 32 bits. Code that reaches memory through a window needs no
+ * table look-up; a page that is not there, or not writable, is a host page fault, which the translator turns into
+ * mmu_window_fill. A page costs several microseconds to enter and to remove where a table entry costs a tenth of one,
+ * so that windows are for code that stays in one address space for a while (bt/window.h decides).
  *
  * The window of a CPU with long mode has several such ranges, *slots*, each with 4 GiB of guard before and behind. Slot
  * 0 is for addresses below 4 GiB, which is all that 32-bit code sees; the others are given to the regions (4 GiB of
@@ -28,7 +28,12 @@
 bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind);
 void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind);
 
-/* Is the host address inside the window that 32-bit code sees, or its guard? Then *gva is the guest's; in the guard it
+/* Nothing is ever mapped in so many bytes before and behind the range that 32-bit code sees: an index register, scaled
+ * by up to 8, with a displacement of 2 GiB upwards or little downwards ends here. */
+enum { MMU_WINDOW_BELOW = 32 << 20 };
+#define MMU_WINDOW_ABOVE (30ull << 30)
+
+/* Is the host address inside the window that 32-bit code sees, or its guards? Then *gva is the guest's; in a guard it
  * is 4 GiB or more. */
 bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host, uint64_t *gva);
 /* Is it in any slot or guard? */
