@@ -94,13 +94,15 @@ struct bt_glue {
     uintptr_t exit_saved;         /* flags in the image */
     uintptr_t chain, chain_saved; /* direct exit: r11d exit index, which tells rip */
     uintptr_t miss;  /* code map miss: r10 guest address; flags in the image: enter at miss - BT_ENTRY_SAVED */
-    uintptr_t event; /* called from a block whose poll hit */
+    uintptr_t event; /* a block's poll hit: r11 an address in the block */
     uintptr_t fault; /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
+    /* called, on the host stack (call_glue in bt/translate.h) */
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */
     uintptr_t post, post_saved;       /* after a write that went through the slow path */
     uintptr_t callout, callout_saved; /* r11 site */
-    uintptr_t resume;                 /* C, called by translated code, goes on at vcpu->resume_to */
+    /* not called */
+    uintptr_t resume; /* C, called by translated code, goes on at vcpu->resume_to */
 };
 
 struct bt_cache {

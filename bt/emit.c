@@ -27,7 +27,9 @@ static inline uint8_t *put_memory(uint8_t *p, unsigned reg, struct rm rm)
         *p++ = (uint8_t)(rm.index == NO_REG ? 0x25 : index | 5);
         return put32(p, (uint32_t)rm.disp);
     }
-    unsigned mod = rm.disp == 0 && base != RBP && !rm.window && !rm.region ? 0 : rm.disp == (int8_t)rm.disp ? 0x40 : 0x80;
+    unsigned mod = rm.disp == 0 && base != RBP && !rm.window && !rm.region ? 0
+                   : rm.disp == (int8_t)rm.disp                            ? 0x40
+                                                                           : 0x80;
     if (rm.index != NO_REG) {
         *p++ = (uint8_t)(mod | field | 4);
         *p++ = (uint8_t)(index | base);

@@ -31,10 +31,13 @@ static const struct bt_insn_record *record_at(struct bt_cache *c, const struct b
     return found;
 }
 
-/* The guest's exception is the one the host's CPU raised; a page fault would be the monitor's own mistake. */
+/* The guest's exception is the one the host's CPU raised; a page fault would be the monitor's own mistake. Which of #GP
+ * and #SS an address that is not canonical raises depends on the registers that it was made of: here it is #GP. */
 static int vector_of(const ucontext_t *uc)
 {
     switch (uc->uc_mcontext.gregs[REG_TRAPNO]) {
+    case VECTOR_SS:
+        return VECTOR_GP;
     case VECTOR_DE:
     case VECTOR_UD:
     case VECTOR_GP:
@@ -46,12 +49,12 @@ static int vector_of(const ucontext_t *uc)
     }
 }
 
-/* The context leads to the delivery of cpu->fault at the record's instruction. */
+/* The context leads to the delivery of cpu->fault at the record's instruction. RSP stays what it is: the host's, or in
+ * 64-bit code the guest's, which the glue puts away. */
 static void leave_for_fault(struct bt_vcpu *v, ucontext_t *uc, const struct bt_block *b, const struct bt_insn_record *r)
 {
     const struct bt_glue *g = bt_glue_of(v->cache, v->cache->pages[b->page].mode);
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);
-    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)v->host_rsp;
 }
 
 /* A page fault in the window of 32-bit code. */
@@ -166,10 +169,12 @@ int bt_fault_attach(struct bt_vcpu *v)
     void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED)
         return -errno;
+    /* In 64-bit code RSP is the guest's, which may point into this stack: a kernel that does not know SS_AUTODISARM
+     * (before Linux 4.7) would take that for a handler's and go on there. */
     stack_t s = {.ss_sp = stack, .ss_size = STACK_BYTES, .ss_flags = (int)SS_AUTODISARM};
     if (sigaltstack(&s, NULL) < 0) {
         s.ss_flags = 0;
-        if (sigaltstack(&s, NULL) < 0) {
+        if (v->cache->wide || sigaltstack(&s, NULL) < 0) {
             int e = errno;
             munmap(stack, STACK_BYTES);
             return -e;

@@ -93,17 +93,26 @@ static void store_image(struct assembler *a, const struct glue_form *f)
         store32(a, &f->v->flags_image, R13);
 }
 
-static void save_guest_but_rax(struct assembler *a, const struct glue_form *f)
+/* From where to where the glue leads: for a call, 64-bit code itself puts RSP away before and fetches it behind. */
+enum glue_way { WAY_ONE, WAY_CALL };
+
+static bool glue_moves(const struct glue_form *f, unsigned guest, enum glue_way way)
+{
+    unsigned host = bt_host_gpr(f->wide, guest);
+    return host != NO_REG && !(host == RSP && way == WAY_CALL);
+}
+
+static void save_guest_but_rax(struct assembler *a, const struct glue_form *f, enum glue_way way)
 {
     for (unsigned i = 1; i < (f->wide ? 16 : 8); i++)
-        if (bt_host_gpr(f->wide, i) != NO_REG)
+        if (glue_moves(f, i, way))
             store(a, &f->v->cpu.gpr[i], bt_host_gpr(f->wide, i));
 }
 
-static void load_guest(struct assembler *a, const struct glue_form *f)
+static void load_guest(struct assembler *a, const struct glue_form *f, enum glue_way way)
 {
     for (unsigned i = 0; i < (f->wide ? 16 : 8); i++)
-        if (bt_host_gpr(f->wide, i) != NO_REG)
+        if (glue_moves(f, i, way))
             load(a, bt_host_gpr(f->wide, i), &f->v->cpu.gpr[i]);
     if (f->wide)
         return;
@@ -117,23 +126,27 @@ void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, u
     asm_op(a, OP_MOV | OP_W, to, rm_sib(NO_REG, (uint8_t)to, 8, (int32_t)(intptr_t)regions), 0);
 }
 
-/* What r15 holds while translated code runs; the guest's registers are loaded. */
-static void load_r15(struct assembler *a, const struct glue_form *f)
+/* What r15 holds while translated code runs; the guest's registers are loaded. r12 may be lost. */
+static void load_r15(struct assembler *a, const struct glue_form *f, enum glue_way way)
 {
+    unsigned sp = way == WAY_CALL ? R12 : bt_host_gpr(true, GPR_SP);
     if (!f->wide)
         load(a, R15, &f->v->r15);
     else
         asm_mov_imm32(a, R15, f->regions ? MMU_REGION_SHIFT : BT_PAGE_INDEX_CONTROL);
-    if (f->regions)
-        bt_emit_region(a, f->regions, R15, bt_host_gpr(true, GPR_SP));
+    if (!f->regions)
+        return;
+    if (way == WAY_CALL)
+        load(a, R12, &f->v->cpu.gpr[GPR_SP]);
+    bt_emit_region(a, f->regions, R15, sp);
 }
 
 /* The way back from C: the guest's stack may be elsewhere, and regions may have other slots. */
 static void load_guest_again(struct assembler *a, const struct glue_form *f)
 {
-    load_guest(a, f);
+    load_guest(a, f, WAY_CALL);
     if (f->regions)
-        load_r15(a, f);
+        load_r15(a, f, WAY_CALL);
 }
 
 static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
@@ -155,8 +168,8 @@ static void emit_enter(struct assembler *a, const struct glue_form *f, struct bt
     move64(a, R11, RDI);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
-    load_guest(a, f);
-    load_r15(a, f);
+    load_guest(a, f, WAY_ONE);
+    load_r15(a, f, WAY_ONE);
     asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
@@ -184,7 +197,7 @@ static uintptr_t emit_exit(struct assembler *a, const struct glue_form *f, bool 
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
     }
-    save_guest_but_rax(a, f);
+    save_guest_but_rax(a, f, WAY_ONE);
     asm_jmp32(a, stored);
     return here;
 }
@@ -205,12 +218,9 @@ static uintptr_t emit_chain(struct assembler *a, struct bt_vcpu *v, uintptr_t ex
     return here;
 }
 
-/* Called, so that the return address says which block. */
 static uintptr_t emit_event(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
 {
     uintptr_t here = asm_here(a);
-    asm_byte(a, 0x41); /* pop r11 */
-    asm_byte(a, 0x5b);
     store(a, &v->event_from, R11);
     emit_reason(a, BT_EXIT_EVENT, exit);
     return here;
@@ -253,8 +263,8 @@ static uintptr_t emit_resume(struct assembler *a, const struct glue_form *f)
     load(a, R11, &v->resume_to);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
-    load_guest(a, f);
-    load_r15(a, f);
+    load_guest(a, f, WAY_ONE);
+    load_r15(a, f, WAY_ONE);
     asm_op(a, OP_GROUP5, 4, rm_reg(R11), 0);
     return here;
 }
@@ -264,7 +274,7 @@ static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintp
     struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.gpr[0], RAX);
-    save_guest_but_rax(a, f);
+    save_guest_but_rax(a, f, WAY_CALL);
     store(a, &v->slow_addr, R10);
     store32(a, &v->slow_info, R11);
     store(a, &v->scratch[0], R12);
@@ -293,7 +303,7 @@ static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool 
     } else {
         store_image(a, f);
     }
-    save_guest_but_rax(a, f);
+    save_guest_but_rax(a, f, WAY_CALL);
     store(a, &v->scratch[0], R12);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_post);
@@ -323,7 +333,7 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
         flags_to_eax(a);
         store32(a, &v->flags_image, RAX);
     }
-    save_guest_but_rax(a, f);
+    save_guest_but_rax(a, f, WAY_CALL);
     move64(a, RSI, R11);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     asm_mov_imm32(a, RDI, (uint32_t)(uintptr_t)v);

@@ -73,6 +73,18 @@ void flags_after(struct builder *b)
     }
 }
 
+void call_glue(struct builder *b, uintptr_t glue)
+{
+    uint64_t *rsp = &b->v->cpu.gpr[GPR_SP];
+    if (b->wide) {
+        asm_op(&b->a, OP_MOV_TO | OP_W, RSP, rm_at(rsp), 0);
+        asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&b->v->host_rsp), 0);
+    }
+    asm_call32(&b->a, glue);
+    if (b->wide)
+        asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(rsp), 0);
+}
+
 static enum insn_way way_of(const struct builder *b, const struct insn *in)
 {
     if (translate_is_inline(b, in))
@@ -254,7 +266,8 @@ void builder_record_stack(struct builder *b)
 static void cold_poll(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
-    asm_call32(&b->a, b->glue->event);
+    asm_mov_imm32(&b->a, R11, (uint32_t)asm_here(&b->a));
+    asm_jmp32(&b->a, b->glue->event);
 }
 
 static void emit_entry(struct builder *b)

@@ -92,6 +92,8 @@ void flags_prepare(struct builder *b);
 void flags_after(struct builder *b);
 /* Flags live before the current instruction's effect but not written by it, or read by it. */
 uint16_t flags_needed(const struct builder *b);
+/* Calls glue, which keeps all registers but those that it says. In 64-bit code guest RSP goes to cpu->gpr for that. */
+void call_glue(struct builder *b, uintptr_t glue);
 void builder_record(struct builder *b);
 /* The same for an access to the stack that the instruction implies. */
 void builder_record_stack(struct builder *b);
@@ -103,6 +105,8 @@ static inline uint32_t *flags_image(const struct builder *b)
 }
 
 /* translate_memory.c */
+/* A guest operand whose address is in a register, with the table's delta in r11. */
+struct rm checked_operand(unsigned address);
 /* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (some of 64-bit code's). */
 unsigned host_gpr(const struct builder *b, unsigned guest);
 /* Whole registers between cpu->gpr and a scratch register; for guest registers that stay in memory. */

@@ -488,7 +488,7 @@ static void translate_leave(struct builder *b)
     operand.addrsize = leave.opsize;
     b->insns[b->cur] = operand; /* the cold part of the operand looks at it again */
     memory_operand(b, leave.opsize, true, false, op_load_r12);
-    asm_op(&b->a, OP_LEA | wide_op(b), R14, rm_mem(RBP, leave.opsize), 0);
+    asm_op(&b->a, OP_LEA | wide_op(b), host_gpr(b, GPR_SP), rm_mem(RBP, leave.opsize), 0);
     asm_op(&b->a, OP_MOV | wide_op(b), RBP, rm_reg(R12), 0);
     window_stack_moved(b);
 }

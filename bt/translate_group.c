@@ -286,7 +286,7 @@ static void cold_group(struct builder *b, struct cold *c)
     asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(R10, c->offset), 0);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm32(&b->a, R11, c->info | BT_INFO_FILL);
-    asm_call32(&b->a, b->glue->slow);
+    call_glue(b, b->glue->slow);
     asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(R10, -c->offset), 0);
     table_load(b, R10, g->write);
     asm_op(&b->a, OP_TEST | OP_W, R11, rm_reg(R11), 0);
@@ -359,7 +359,7 @@ void group_stack(struct builder *b, int delta, unsigned size, bool write, void (
         load_slot(b, at);
     } else {
         flags_clobber(b);
-        asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(R14, delta - (int32_t)(at->offset - g->low)), 0);
+        asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(host_gpr(b, GPR_SP), delta - (int32_t)(at->offset - g->low)), 0);
         check(b, at, size | (write ? BT_INFO_WRITE : BT_INFO_READ) | SEG_SS << BT_INFO_SEG_SHIFT);
         builder_record_stack(b);
     }

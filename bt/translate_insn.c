@@ -388,7 +388,7 @@ void callout_emit(struct builder *b, uint32_t flags)
     const struct bt_site *site = bt_cache_site(c, &fields);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);
-    asm_call32(&b->a, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);
+    call_glue(b, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);
 }
 
 void translate_callout(struct builder *b, uint32_t flags)

@@ -38,6 +38,13 @@ void gpr_store(struct builder *b, unsigned guest, unsigned host)
 #define SCRATCH_ADDRESS R10
 #define SCRATCH_DELTA R11
 
+struct rm checked_operand(unsigned address)
+{
+    if (address == RSP) /* it cannot be an index */
+        return rm_sib(RSP, SCRATCH_DELTA, 1, 0);
+    return rm_sib(SCRATCH_DELTA, (uint8_t)address, 1, 0);
+}
+
 /* Data accesses through CS are rare and never writable: they take the checked form. */
 bool segment_is_flat(const struct builder *b, unsigned seg)
 {
@@ -102,7 +109,7 @@ static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t inf
         asm_op(&b->a, OP_MOV | OP_W, SCRATCH_ADDRESS, rm_reg(c->address), 0);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
     asm_mov_imm32(&b->a, SCRATCH_DELTA, info);
-    asm_call32(&b->a, b->glue->slow);
+    call_glue(b, b->glue->slow);
 }
 
 void page_index(struct builder *b, unsigned to, unsigned address)
@@ -171,7 +178,7 @@ static void cold_memory(struct builder *b, struct cold *c)
     c->op(b, rm_sib(SCRATCH_DELTA, SCRATCH_ADDRESS, 1, 0));
     flags_after(b);
     asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur + 1]);
-    asm_call32(&b->a, b->eflags_valid ? b->glue->post : b->glue->post_saved);
+    call_glue(b, b->eflags_valid ? b->glue->post : b->glue->post_saved);
     asm_jmp32(&b->a, c->back[1]);
 }
 
@@ -322,7 +329,7 @@ void table_operand(struct builder *b, unsigned size, bool read, bool write, void
         c->back[1] = asm_here(&b->a);
     builder_record(b);
     flags_prepare(b);
-    op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
+    op(b, checked_operand(c->address));
     flags_after(b);
     if (write)
         c->back[1] = asm_here(&b->a);
@@ -362,6 +369,7 @@ struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write
                          void (*op)(struct builder *, struct rm))
 {
     struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
+    unsigned sp = host_gpr(b, GPR_SP);
     bool wide = b->mode & BT_MODE_STACK32, flat = segment_is_flat(b, SEG_SS);
     c->size = size;
     c->write = write;
@@ -369,9 +377,9 @@ struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write
     c->address = SCRATCH_ADDRESS;
     flags_clobber(b);
     if (wide && flat && delta == 0) {
-        c->address = R14;
+        c->address = sp;
     } else {
-        asm_op(&b->a, OP_LEA | wide_op(b), SCRATCH_ADDRESS, rm_mem(R14, delta), 0);
+        asm_op(&b->a, OP_LEA | wide_op(b), SCRATCH_ADDRESS, rm_mem(sp, delta), 0);
         if (!wide)
             asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
         if (!flat)
@@ -383,16 +391,17 @@ struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write
     if (!write)
         c->back[1] = asm_here(&b->a);
     builder_record_stack(b);
-    op(b, rm_sib(SCRATCH_DELTA, (uint8_t)c->address, 1, 0));
+    op(b, checked_operand(c->address));
     return c;
 }
 
 void stack_adjust(struct builder *b, int n)
 {
+    unsigned sp = host_gpr(b, GPR_SP);
     if (b->mode & BT_MODE_STACK32) {
-        asm_op(&b->a, OP_LEA | wide_op(b), R14, rm_mem(R14, n), 0);
+        asm_op(&b->a, OP_LEA | wide_op(b), sp, rm_mem(sp, n), 0);
         return;
     }
-    asm_op(&b->a, OP_LEA, R11, rm_mem(R14, n), 0);
-    asm_op(&b->a, OP_MOV | OP_66, R14, rm_reg(R11), 0);
+    asm_op(&b->a, OP_LEA, R11, rm_mem(sp, n), 0);
+    asm_op(&b->a, OP_MOV | OP_66, sp, rm_reg(R11), 0);
 }

@@ -32,14 +32,14 @@
  *
  * The stack: r15 is what the region table holds for RSP, so that `mov eax, [rsp+8]` is
  *
- *     mov  eax, [r14 + r15 - 24]
+ *     mov  eax, [rsp + r15 - 24]
  *
  * and pushes and pops need nothing beside the access. r15 must belong to the region that RSP is in, or was in shortly
  * before: pushes, pops, calls and returns, and additions of small constants behind which the block touches the stack,
  * run into the guard before they could reach another slot, and the fault handler then sets r15 right. Any other value
  * given to RSP is followed by
  *
- *     shrx r15, r14, r15 ; mov r15, [regions + r15*8]
+ *     shrx r15, rsp, r15 ; mov r15, [regions + r15*8]
  *
  * (with an RSP that is not canonical the load faults, and the handler makes r15 a value that leads nowhere). Glue does
  * the same whenever it comes back from C. */

@@ -12,14 +12,14 @@
  *   r13                           the flags image, when the arithmetic flags are saved (see translate.c)
  *   rsp                           the host stack
  * and of 64-bit mode:
- *   rax rcx rdx rbx rbp rsi rdi r8 r9   the guest registers of the same name
- *   r13                           guest R11
- *   r14                           guest RSP
+ *   rax rcx rdx rbx rsp rbp rsi rdi r8 r9   the guest registers of the same name
+ *   r13, r14                      guest R11, R10
  *   r10, r11, r12                 as above; r12 also holds the table's address during a check
  *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12;
  *                                 in code of BT_MODE_WINDOW the entry of RSP's region (translate_window.c)
- * Guest R10 and R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The
- * flags image is in the vCPU.
+ * Guest R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The flags
+ * image is in the vCPU. There is no stack: RSP may hold anything. Calls of the glue take the host's from host_rsp, and
+ * every signal handler that may run in this thread has a stack of its own (bt/fault.c).
  * GS is the base of the current window in 32-bit code of BT_MODE_WINDOW, too.
  * The flags image: AH of LAHF in bits 8-15, OF in bit 0. */
 #ifndef RINGFOLD_BT_VCPU_H
@@ -186,7 +186,7 @@ static inline unsigned bt_host_gpr(bool wide, unsigned guest)
 {
     static const uint8_t host[2][16] = {
         {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG, NO_REG},
-        {RAX, RCX, RDX, RBX, R14, RBP, RSI, RDI, R8, R9, NO_REG, R13, NO_REG, NO_REG, NO_REG, NO_REG}};
+        {RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R14, R13, NO_REG, NO_REG, NO_REG, NO_REG}};
     return host[wide][guest];
 }
 

@@ -6,16 +6,19 @@
  *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
  *             [r11 + r10*4]        the jump map, just loaded to r11
  *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
- *             [r11 + reg]          a guest operand: only after r11 came from a table and was tested, or from the slow
- *                                  path; a store only with an entry of the write table
+ *             [r11 + reg], [rsp + r11]  a guest operand: only after r11 came from a table and was tested, or from the
+ *                                  slow path; a store only with an entry of the write table
  *             [r11 + d]            an access group's operand: only after r11 became the host address of bytes that a
  *                                  test found in one page, or was fetched again from the slot that keeps it
  *             gs:[any 32-bit address]   the window, in 32-bit blocks of its mode
  *             [r15 + reg*s + d]    the same; its guards allow any s, and any d but one far downwards; the reg is a
- * guest's or r10 when that was written as r10d. For 64-bit code's see bt/verify_window.h branches  to this block, to
- * the glue, to an entry of another block; indirect ones only through r11 registers rsp, r8 and r9 are never written,
- * r15 only with its constant or the code map's base nothing that is privileged (reading the time stamp counter is not),
- * touches segments or the host stack, or calls the host kernel */
+ *                                  guest's, or r10 when that was written as r10d
+ *             for the window of 64-bit blocks see bt/verify_window.h
+ *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
+ *   registers rsp (64-bit code's is the guest's, but for `call`, which has the host's before it and the guest's again
+ *             behind it), r8 and r9 (the same) are never written, r15 only with its constant or the code map's base
+ *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
+ *   the host kernel */
 #include "bt/verify.h"
 #include "bt/verify_window.h"
 
@@ -37,6 +40,7 @@ struct scan {
     enum { DELTA_NONE, DELTA_LOADED, DELTA_TESTED, DELTA_GOOD } delta; /* what r11 holds */
     bool delta_writes;                                                 /* it came from the write table */
     bool jump;                                                         /* r11 holds the jump map */
+    bool host_stack;                                                   /* rsp is the host's, in 64-bit code */
     bool tested;                                                       /* `test r11, r11` was the last instruction */
     struct host_bytes {
         unsigned count; /* 0: none */
@@ -218,7 +222,8 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
     if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
         ((m->index == X86_REG_R12 && m->scale == 4) || m->index == X86_REG_INVALID) && s->delta == DELTA_NONE)
         return NULL;
-    if (m->base == X86_REG_R11 && m->index != X86_REG_INVALID)
+    if ((m->base == X86_REG_R11 && m->index != X86_REG_INVALID) ||
+        (wide(s) && m->base == X86_REG_RSP && m->index == X86_REG_R11))
         return check_guest_operand(s, i, op);
     if ((m->base == X86_REG_RDI || m->base == X86_REG_INVALID) &&
         (i->id == X86_INS_MASKMOVQ || i->id == X86_INS_MASKMOVDQU || i->id == X86_INS_VMASKMOVDQU))
@@ -235,7 +240,11 @@ static const char *check_branch(struct scan *s, const cs_insn *i)
         return "branch through memory";
     uintptr_t to = (uintptr_t)op->imm;
     if (i->id == X86_INS_CALL)
-        return in_glue(s, to) ? NULL : "call outside the glue";
+        return !in_glue(s, to)             ? "call outside the glue"
+               : wide(s) && !s->host_stack ? "call on the guest's stack"
+                                           : NULL;
+    if (s->host_stack)
+        return "branch on the host stack";
     if ((to >= s->start && to <= s->end) || in_glue(s, to) || is_entry(s, to))
         return NULL;
     return "branch to nowhere";
@@ -257,13 +266,18 @@ static int table_loaded(const struct scan *s, const cs_insn *i)
     return at == (uintptr_t)&v->read_table ? TABLE_READ : at == (uintptr_t)&v->write_table ? TABLE_WRITE : TABLE_NONE;
 }
 
+/* mov reg, [rip -> a field of the vCPU] */
+static bool loads_field(const cs_insn *i, x86_reg reg, const void *field)
+{
+    const cs_x86 *x = &i->detail->x86;
+    return is_load_to(i, reg) && x->operands[1].type == X86_OP_MEM && x->operands[1].mem.base == X86_REG_RIP &&
+           (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp) == (uintptr_t)field;
+}
+
 /* mov r11, [rip -> the jump map], in blocks of window mode */
 static bool loads_jump_map(const struct scan *s, const cs_insn *i)
 {
-    const cs_x86 *x = &i->detail->x86;
-    return (s->mode & BT_MODE_WINDOW) && is_load_to(i, X86_REG_R11) && x->operands[1].type == X86_OP_MEM &&
-           x->operands[1].mem.base == X86_REG_RIP &&
-           (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp) == (uintptr_t)&s->c->vcpu->jump;
+    return (s->mode & BT_MODE_WINDOW) && loads_field(i, X86_REG_R11, &s->c->vcpu->jump);
 }
 
 /* CLAC and STAC: mov r8, [rip -> the read table of the new rights], or mov r9, [the write table]. */
@@ -279,6 +293,17 @@ static bool loads_rights(const struct scan *s, const cs_insn *i)
     return (reads && x->operands[0].reg == X86_REG_R8) || (writes && x->operands[0].reg == X86_REG_R9);
 }
 
+/* rsp is written. True in 64-bit code where that is the guest's, or goes from one to the other. */
+static bool follow_stack_pointer(struct scan *s, const cs_insn *i)
+{
+    const struct bt_vcpu *v = s->c->vcpu;
+    bool on_host_stack = s->host_stack;
+    if (!wide(s))
+        return false;
+    s->host_stack = loads_field(i, X86_REG_RSP, &v->host_rsp);
+    return !on_host_stack || loads_field(i, X86_REG_RSP, &v->cpu.gpr[GPR_SP]);
+}
+
 static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
 {
     cs_regs read, written;
@@ -287,7 +312,8 @@ static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
         return NULL;
     for (int k = 0; k < nwritten; k++) {
         x86_reg r = written[k];
-        if (is_family(r, X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL) && i->id != X86_INS_CALL)
+        if (is_family(r, X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL) && i->id != X86_INS_CALL &&
+            !follow_stack_pointer(s, i))
             return "writes the host stack pointer";
         if (is_family(r, X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B))
             s->short_r10 = r == X86_REG_R10D;

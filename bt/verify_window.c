@@ -47,6 +47,7 @@ bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint
     bool user = (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
     w->regions = c->vcpu->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
     w->sp = names[bt_host_gpr(true, GPR_SP)][0];
+    w->sp_saved = &c->vcpu->cpu.gpr[GPR_SP];
     w->label = calloc(size, sizeof *w->label);
     return w->label;
 }
@@ -65,7 +66,7 @@ static void forget(struct verify_window *w)
 void verify_window_pass(struct verify_window *w)
 {
     forget(w);
-    w->changed = false;
+    w->called = w->changed = false;
     w->drift = ENTRY_DRIFT;
 }
 
@@ -159,12 +160,22 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
     return true;
 }
 
+/* mov RSP, [rip -> its place] */
+static bool fetches_saved(const struct verify_window *w, const cs_insn *i)
+{
+    const x86_op_mem *m = &i->detail->x86.operands[1].mem;
+    return is_load_to(i, w->sp) && i->detail->x86.operands[1].type == X86_OP_MEM && m->base == X86_REG_RIP &&
+           i->address + i->size + (uint64_t)m->disp == (uintptr_t)w->sp_saved;
+}
+
 /* The drift behind an instruction that writes RSP. */
 static uint64_t moved(const struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const cs_x86_op *by = &x->operands[1];
     int64_t n = 0;
+    if (w->called && fetches_saved(w, i))
+        return w->drift;
     if (x->op_count != 2 || !register_operand(&x->operands[0], w->sp))
         return UNKNOWN;
     if (i->id == X86_INS_LEA && by->mem.base == w->sp && by->mem.index == X86_REG_INVALID)
@@ -244,8 +255,10 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     x86_reg from = X86_REG_INVALID;
     if (!w->regions)
         return NULL;
-    if (branches(i))
+    if (branches(i)) {
+        w->called = i->id == X86_INS_CALL;
         return after_branch(w, i);
+    }
     bool loads = x->op_count == 2 && x->operands[1].type == X86_OP_MEM;
     bool entry = loads && is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11);
     bool constant = loads && is_load_to(i, X86_REG_R11) && is_constant_entry(w, m);
@@ -261,6 +274,7 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     if (w->stack_index && !stack)
         return "r15 is left with a region's number";
     const char *bad = after_writes(w, h, i, entry || constant, stack || stack_index);
+    w->called = false;
     w->index_of = index ? from : X86_REG_INVALID;
     w->stack_index = stack_index;
     if (entry)

@@ -5,6 +5,7 @@
  *   mov r11, [regions + d]                          of the region of a constant in r10
  *   [X + r11 + d]                                   once, with X and r11 as they were then, and no branch between
  *   shrx r15, RSP, r15 ; mov r15, [regions + r15*8]
+ *   mov RSP, [its place in the vCPU]                directly behind a call: glue has set r15 for it
  *   [RSP + r15 + d]                                 while RSP cannot have gone far from the region that r15 is for
  *
  * and nothing else that names r15. How far RSP may have gone since r15 was set, or since an access near RSP went
@@ -17,8 +18,9 @@
 #include "decoder/capstone.h"
 
 struct verify_window {
-    const uint64_t *regions; /* NULL: the block is of another mode */
-    x86_reg sp;              /* the host register of guest RSP */
+    const uint64_t *regions;  /* NULL: the block is of another mode */
+    x86_reg sp;               /* the host register of guest RSP */
+    const uint64_t *sp_saved; /* where calls of the glue keep it */
     uintptr_t start;
     size_t size;
     uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
@@ -27,6 +29,7 @@ struct verify_window {
     x86_reg index_of;  /* r11 is the region's number of this register */
     x86_reg region_of; /* r11 is its region's entry; RIP: that of constant_region */
     uint32_t constant_region;
+    bool called;                 /* the instruction before was a call */
     bool r10_known, stack_index; /* r15 is the region's number of RSP */
     uint64_t r10;
     uint64_t drift;

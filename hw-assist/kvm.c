@@ -184,7 +184,7 @@ static void on_signal(int signal)
 
 static void install_signal(void)
 {
-    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK}; /* bt shares the thread */
     sigaction(KICK_SIGNAL, &act, NULL);
 }
 

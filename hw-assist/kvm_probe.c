@@ -121,7 +121,7 @@ static void on_limit(int signal)
 
 static int limit_create(timer_t *timer)
 {
-    struct sigaction act = {.sa_handler = on_limit};
+    struct sigaction act = {.sa_handler = on_limit, .sa_flags = SA_ONSTACK};
     struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = LIMIT_SIGNAL};
     event._sigev_un._tid = (int)syscall(SYS_gettid);
     sigaction(LIMIT_SIGNAL, &act, NULL);

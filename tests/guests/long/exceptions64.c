@@ -44,6 +44,9 @@ CODE(stack_bad, "mov $0x800000000100, %%rbx; mov %%rbx, %%rcx; mov %%rsp, %%rdx;
                 "push %%rax; mov %%rdx, %%rsp")
 CODE(stack_operand_bad, "mov %%rbp, %%rcx; mov $0x800000000000, %%rbp\n" AT_HERE "mov (%%rbp), %%eax")
 CODE(pop_bad, "mov %%rsp, %%rdx; mov $0x800000000000, %%rsp\n" AT_HERE "pop %%rax; mov %%rdx, %%rsp")
+CODE(stack_anywhere, "mov %%rdi, %%rsp; mov $1, %%rax; shl $63, %%rax; cqto; mov $-1, %%rcx\n" AT_HERE "idiv %%rcx")
+CODE(stack_load_bad, "mov %%rsp, %%rdx; mov $0x40000000000000, %%rcx; add %%rcx, %%rsp\n" AT_HERE
+                     "mov (%%rsp), %%rax; mov %%rdx, %%rsp")
 CODE(fs_sum_bad, "mov $0x7fffffffffff, %%rbx\n" AT_HERE "mov %%fs:1(%%rbx), %%al")
 CODE(jump_bad, "mov $0x800000000000, %%rax; jmp *%%rax")
 CODE(ret_bad, "mov $0x800000000000, %%rax; push %%rax; ret")
@@ -115,6 +118,31 @@ static void undefined(void)
     kernel("REX in front of a prefix", rex_ignored, NO_TRAP, 0);
 }
 
+/* Exceptions of instructions that do not touch the stack, with RSP anywhere. */
+static void anywhere(void)
+{
+    static const uint64_t places[] = {0,
+                                      1,
+                                      0x1000,
+                                      0x10000000,
+                                      0x10002000,
+                                      0x7fffffff,
+                                      0x550000000000,
+                                      0x7f0000000000,
+                                      0x7ffff7ff0000,
+                                      0x7fffffffffff,
+                                      0x800000000000,
+                                      0xdeadbeefdeadbeef,
+                                      0xffff800000000000,
+                                      0xffffffff81000000,
+                                      0xffffffffffffffff};
+    for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++)
+        for (unsigned again = 0; again < 100; again++)
+            tally(trap_is(user_call(stack_anywhere, (void *)places[i]), DE, 0) && trap.rsp == places[i], "RSP",
+                  "%lx became %lx", places[i], trap.rsp);
+    tally_end("#DE with RSP anywhere");
+}
+
 static void canonical(void)
 {
     kernel("#GP load", load_bad, GP, 0);
@@ -123,6 +151,7 @@ static void canonical(void)
     idt[SS].low |= 1ul << 32; /* the frame needs a good stack */
     kernel("#SS push", stack_bad, SS, 0);
     kernel("#SS pop", pop_bad, SS, 0);
+    kernel("#SS load whose page is known", stack_load_bad, SS, 0);
     idt_reset();
     kernel("#SS operand by RBP", stack_operand_bad, SS, 0);
     write_msr(MSR_FS_BASE, 0x1000);
@@ -307,6 +336,7 @@ void guest_main(void)
 {
     frames();
     undefined();
+    anywhere();
     canonical();
     privileged();
     segments();
