@@ -76,12 +76,13 @@ struct bt_seg_cache {
 /* See bt/window.h. Times in cycles of the time stamp counter. */
 struct bt_window {
     bool active, unavailable;
-    uint64_t flushes, fills; /* of the mmu, as they were at since */
-    uint64_t since;          /* the address space has not changed since then, as far as is known */
-    uint64_t wait;           /* how long that must be */
-    uint64_t cr3;            /* of the process that the wait is about */
-    uint64_t began;          /* when it was taken into use */
-    uint64_t signals, spent; /* host page faults since, and the mmu's cycles for its pages as they were then */
+    uint64_t flushes, fills;   /* of the mmu, as they were at since */
+    uint64_t since;            /* the address space has not changed since then, as far as is known */
+    uint64_t wait;             /* how long that must be */
+    uint64_t cr3;              /* of the process that the wait is about */
+    uint64_t began;            /* when it was taken into use */
+    uint64_t signals, spent;   /* host page faults since, and the mmu's cycles for its pages as they were then */
+    uint64_t entered, refused; /* host page faults that entered pages, and that met pages of the tables, ever */
 };
 
 struct bt_window_watch {

@@ -18,6 +18,7 @@ static const uint64_t WAIT_MAX = 3000000000ull; /* about a second */
 static const uint64_t CREDIT = 6000000;         /* what loading a working set may take before it is judged */
 enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 3 /* of the time that may go into pages */ };
 enum { TIMER_NS = 700000, TIMER_MAX_NS = 200000000 };
+enum { REFUSED_MAX = 1024 };
 
 static uint64_t now(void)
 {
@@ -167,7 +168,7 @@ void bt_window_give_up(struct bt_vcpu *v)
 void bt_window_sample(struct bt_vcpu *v)
 {
     enum mmu_window_kind kind;
-    if (v->options.window != WINDOW_AUTO || !suits(v, &kind) || v->window[kind].active)
+    if (v->options.window != WINDOW_AUTO || !suits(v, &kind) || v->window[kind].active || v->window[kind].unavailable)
         return;
     struct bt_window *w = &v->window[kind];
     uint64_t t = now(), undisturbed = t - w->since, flushes = flush_count(v, kind);
@@ -214,6 +215,20 @@ static void end_soon(struct bt_vcpu *v, enum mmu_window_kind kind)
     cpu_raise(&v->cpu, CPU_EVENT_CODE);
 }
 
+/* A page that is not for this window. A kernel whose pages are not global (page-table isolation) has few others. */
+static enum bt_window_action refused(struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    struct bt_window *w = &v->window[kind];
+    v->stats.window_detours++;
+    w->refused++;
+    if (kind == MMU_WINDOW_SUPERVISOR && w->refused > REFUSED_MAX && w->refused / 2 > w->entered &&
+        v->options.window == WINDOW_AUTO) {
+        w->unavailable = true;
+        end_soon(v, kind);
+    }
+    return BT_WINDOW_DETOUR_ALWAYS;
+}
+
 enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write)
 {
     struct bt_window *w = &v->window[kind];
@@ -233,6 +248,7 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
     unsigned access = cpu_access_rights(&v->cpu) | (write ? MMU_WRITE : MMU_READ);
     switch (mmu_window_fill(&v->cpu.mmu, kind, gva, access, &fault)) {
     case MMU_WINDOW_OK:
+        w->entered++;
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_FAULT:
         cpu_raise_page_fault(&v->cpu, &fault);
@@ -240,8 +256,7 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
             v->refault = (struct bt_window_refault){.pending = true, .writes = write, .gva = gva};
         return BT_WINDOW_FAULT;
     case MMU_WINDOW_TABLE:
-        v->stats.window_detours++;
-        return BT_WINDOW_DETOUR_ALWAYS;
+        return refused(v, kind);
     default:
         mmu_window_clear(&v->cpu.mmu, kind);
         end_soon(v, kind);
@@ -259,8 +274,7 @@ enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_k
     case MMU_WINDOW_OK:
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_TABLE:
-        v->stats.window_detours++;
-        return BT_WINDOW_DETOUR_ALWAYS;
+        return refused(v, kind);
     default:
         return BT_WINDOW_DETOUR;
     }
