@@ -20,7 +20,7 @@ struct engine_options {
     bool verify_code; /* check every emitted block against the safe grammar */
     bool perf_map;    /* write /tmp/perf-PID.map */
     bool profile;     /* sample where the time goes, for stats and hot_blocks */
-    /* When 32-bit code reaches memory through the host's page tables (bt/window.h). bt only. */
+    /* When code reaches memory through the host's page tables (bt/window.h). bt only. */
     enum { WINDOW_AUTO, WINDOW_ALWAYS, WINDOW_NEVER } window;
     bool one_insn_blocks; /* research: a block is one instruction, no chaining */
     /* For lockstep (frontend/verify.h): run returns ENGINE_EXIT_KICK after each block (with those that are chained
