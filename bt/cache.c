@@ -361,7 +361,7 @@ static struct bt_frame *frame_make(struct bt_cache *c, uint64_t gfn)
 bool bt_cache_full(const struct bt_cache *c)
 {
     return c->size - c->used < 128 << 10 || c->block_max - c->block_count < 8 || c->page_max - c->page_count < 8 ||
-           c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 32 ||
+           c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 2 * BT_BLOCK_MAX_INSNS ||
            c->record_max - c->record_count < 4 * BT_BLOCK_MAX_INSNS ||
            c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS || c->maps_max - c->maps_used < 4 * MAP_BYTES;
 }

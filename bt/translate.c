@@ -2,8 +2,8 @@
 /* The block builder: one block from end to end.
  *
  * The dispatcher (run.c) finds no translation for cpu->rip and calls bt_translate. The guest's bytes are decoded up to
- * a control transfer, the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the decoded instructions finds
- * which arithmetic flags are still needed behind each of them. Then each instruction is emitted:
+ * a control transfer (but see jcc_goes_on), the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the decoded
+ * instructions finds which arithmetic flags are still needed behind each of them. Then each instruction is emitted:
  *
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
@@ -105,6 +105,8 @@ static void liveness(struct builder *b)
     uint16_t live = FLAGS_ARITH;
     for (unsigned i = b->count; i-- > 0;) {
         const struct insn *in = &b->insns[i];
+        if (in->cls == INSN_JCC) /* in the middle of the block it may lead elsewhere, too */
+            live = FLAGS_ARITH;
         b->live_out[i] = live;
         live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
         b->way[i] = way_of(b, in);
@@ -199,6 +201,22 @@ static bool load_goes_on(const struct builder *b, const struct insn *in)
             in->mnemonic == ZYDIS_MNEMONIC_WRFSBASE || in->mnemonic == ZYDIS_MNEMONIC_WRGSBASE);
 }
 
+/* Ends the block before an instruction that one of its own branches leads to: a loop's head, which is worth a block of
+ * its own, or what follows both ways of an if, which would be translated twice. */
+static void cut_at_targets(struct builder *b)
+{
+    for (unsigned i = 0; i < b->count; i++) {
+        if (b->insns[i].cls != INSN_JCC && b->insns[i].cls != INSN_JMP)
+            continue;
+        uint64_t target = b->eips[i + 1] + b->insns[i].imm;
+        if (!b->wide)
+            target = (uint32_t)target;
+        for (unsigned j = 1; j < b->count; j++)
+            if (b->eips[j] == target)
+                b->count = j;
+    }
+}
+
 static int decode_block(struct builder *b, gpa_t at)
 {
     const uint8_t *page = memory_page(b->v->mem, gpa_gfn(at)).read;
@@ -225,10 +243,13 @@ static int decode_block(struct builder *b, gpa_t at)
         b->eips[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
+        if (jcc_goes_on(b, in))
+            continue;
         if (in->ends_block && !flags_insn_is_inline(b, in) && !load_goes_on(b, in) && !system_insn_is_inline(b, in))
             break;
     }
     b->eips[b->count] = eip;
+    cut_at_targets(b);
     return CPU_OK;
 }
 
@@ -308,7 +329,7 @@ static void emit_insn(struct builder *b)
         break;
     case WAY_CONTROL:
         translate_control(b);
-        b->ended = true;
+        b->ended = !jcc_goes_on(b, b->in);
         break;
     case WAY_FLAGS:
         translate_flags_insn(b);

@@ -198,6 +198,9 @@ void exit_plain(struct builder *b);
 /* Makes an unlinked direct exit go through the code map from now on: for targets that may not be chained. */
 void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit);
 bool control_is_inline(const struct builder *b, const struct insn *in);
+/* A conditional branch behind which the block goes on: in user code through a window, which runs long enough for what
+ * may be translated in vain behind it. */
+bool jcc_goes_on(const struct builder *b, const struct insn *in);
 bool stack_is_inline(const struct builder *b, const struct insn *in);
 
 #endif

@@ -38,7 +38,7 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->target = 0;
     e->target_eip = c->eip;
     e->plain = false;
-    e->backward = c->eip <= b->eip;
+    e->backward = c->eip <= b->eips[b->cur];
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
     asm_mov_imm32(&b->a, R11, c->info);
@@ -266,6 +266,13 @@ static bool is_counted(const struct insn *in)
     return in->map == MAP_PRIMARY && in->opcode >= 0xe0 && in->opcode <= 0xe3;
 }
 
+bool jcc_goes_on(const struct builder *b, const struct insn *in)
+{
+    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    return in->cls == INSN_JCC && !is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !b->wide && !single(b) &&
+           control_is_inline(b, in);
+}
+
 /* loop, loope, loopne, jcxz: flag-free but for reading ZF. */
 static void translate_counted(struct builder *b, uint64_t target)
 {
@@ -315,7 +322,8 @@ static void translate_jcc(struct builder *b)
     }
     flags_prepare(b);
     exit_branch(b, asm_jcc32(&b->a, b->in->cc, 0), target);
-    exit_direct(b, b->eips[b->cur + 1]);
+    if (!jcc_goes_on(b, b->in))
+        exit_direct(b, b->eips[b->cur + 1]);
 }
 
 /* ---- operands of the stack instructions ---- */

@@ -75,5 +75,23 @@ static void wraps_in_a_loop(void)
     CU_ASSERT_EQUAL(r.state.gpr[7], (uint32_t)(100u * VALUE));
 }
 
+/* Two branches that are not taken, one that is, and a loop whose head is within what was decoded before it. */
+static void branches_inside_blocks(void)
+{
+    struct native_result r;
+    /* xor eax, eax; cmp ecx, 5; je x; add eax, 1; cmp ecx, 6; je x; add eax, 2; again: add eax, 16; dec ecx; jnz again;
+     * add eax, 4; x: add eax, 8 */
+    static const char code[] = "\x31\xc0\x83\xf9\x05\x74\x16\x83\xc0\x01\x83\xf9\x06\x74\x0e\x83\xc0\x02"
+                               "\x83\xc0\x10\x49\x75\xfa\x83\xc0\x04\x90\x90\x83\xc0\x08";
+    static const uint32_t expected[][2] = {{5, 8}, {6, 9}, {1, 31}, {100, 15 + 1600}};
+    for (unsigned i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        if (!RUN(code, 0, expected[i][0], &r))
+            return;
+        CU_ASSERT_EQUAL(r.state.gpr[0], expected[i][1]);
+        CU_ASSERT_EQUAL(r.vector, 3);
+    }
+}
+
 TEST_SUITE(window, {"a scaled index beyond 4 GiB", scaled_index_wraps},
-           {"a displacement across 0 and 4 GiB", displacement_wraps}, {"a wrap in a loop", wraps_in_a_loop})
+           {"a displacement across 0 and 4 GiB", displacement_wraps}, {"a wrap in a loop", wraps_in_a_loop},
+           {"branches inside blocks", branches_inside_blocks})
