@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT */
+/* Windows of 64-bit code: region tables keep a guest to its own slots whatever its registers hold, and the verifier
+ * takes nothing but the forms that do. */
+#include "bt/cache.h"
+#include "bt/verify.h"
+#include "shadowmmu/region.h"
+#include "shadowmmu/window.h"
+#include "tests/test.h"
+
+#include <string.h>
+
+static bool canonical(uint64_t address)
+{
+    return mmu_canonical(address);
+}
+
+/* ---- region tables ---- */
+
+/* What an access through table `a` meets where table `b` has an entry is not canonical. */
+static bool overlap_is_safe(const uint64_t *a, const uint64_t *b, uint32_t entry)
+{
+    int64_t index = (int64_t)entry + (b - a);
+    if (index < 0 || index > UINT32_MAX)
+        return true;
+    for (uint64_t offset = 0; offset < 1ull << 32; offset += 0xfffffff)
+        if (canonical(((uint64_t)index << 32) + offset + b[entry]) || canonical(((uint64_t)index << 32) + offset + 8))
+            return false;
+    return true;
+}
+
+static void region_tables(void)
+{
+    enum { TABLES = 4 };
+    static const uint32_t entries[] = {0, 1, 0x5555, 0x7fff, 0xffff8000, 0xffff8881, 0xffffffff};
+    uint64_t *table[TABLES], slot = 0x7f1200000000;
+    for (unsigned i = 0; i < TABLES; i++) {
+        table[i] = mmu_regions_create(true);
+        if (!table[i]) {
+            test_skip("no address space for region tables here");
+            return;
+        }
+        CU_ASSERT((uintptr_t)table[i] < 1u << 31);
+        for (unsigned k = 0; k < sizeof entries / sizeof entries[0]; k++) {
+            CU_ASSERT_EQUAL(table[i][entries[k]], MMU_REGION_NONE);
+            CU_ASSERT_FALSE(canonical(((uint64_t)entries[k] << 32) + 0x12345678 + MMU_REGION_NONE));
+            table[i][entries[k]] = slot - ((uint64_t)entries[k] << 32) + MMU_REGION_BIAS;
+        }
+    }
+    for (unsigned i = 0; i < TABLES; i++)
+        for (unsigned j = 0; j < TABLES; j++)
+            for (unsigned k = 0; i != j && k < sizeof entries / sizeof entries[0]; k++)
+                CU_ASSERT(overlap_is_safe(table[i], table[j], entries[k]));
+    for (unsigned bit = 0; bit < 64; bit++)
+        for (uint64_t low = 0; low < 3; low++)
+            CU_ASSERT_FALSE(canonical((1ull << bit) - low + mmu_region_nowhere((1ull << bit) - low)));
+    for (unsigned i = 0; i < TABLES; i++) {
+        CU_ASSERT(mmu_regions_hold(table[i], (uintptr_t)&table[i][0xffffffff]));
+        mmu_regions_destroy(table[i]);
+    }
+}
+
+/* ---- slots ---- */
+
+enum { FRAMES = 64 };
+
+/* Flat 64-bit paging: everything that the guest's tables map is where the window says it is. */
+struct world {
+    struct memory mem;
+    struct mmu mmu;
+};
+
+static uint64_t *word(struct world *w, uint64_t gpa)
+{
+    return (uint64_t *)(w->mem.ram + gpa);
+}
+
+/* Page i of region n at n * 4 GiB + i pages: frames from 2 MiB on, by tables from 1 MiB on. */
+static bool open_world(struct world *w, bool pge)
+{
+    enum { ENTRY = 3 | 0x20 | 0x40 | 0x100 };
+    char err[200];
+    if (memory_init(&w->mem, 8 << 20, err, sizeof err) || mmu_init(&w->mmu, &w->mem, true, 40))
+        return false;
+    *word(w, 0x100000) = 0x101000 | ENTRY; /* PML4, then one page directory for every GiB of 512 */
+    for (unsigned i = 0; i < 512; i++)
+        *word(w, 0x101000 + i * 8) = 0x102000 | ENTRY;
+    *word(w, 0x102000) = 0x103000 | ENTRY;
+    for (unsigned i = 0; i < FRAMES; i++)
+        *word(w, 0x103000 + i * 8) = (0x200000 + (uint64_t)i * PAGE_SIZE) | ENTRY;
+    mmu_set_paging(&w->mmu, 0x80000001, 1 << 5 | (pge ? 1 << 7 : 0), 0x500);
+    mmu_set_cr3(&w->mmu, 0x100000);
+    return true;
+}
+
+static void close_world(struct world *w)
+{
+    mmu_destroy(&w->mmu);
+    memory_destroy(&w->mem);
+}
+
+static bool enter_page(struct world *w, uint64_t gva)
+{
+    struct mmu_fault fault;
+    return mmu_window_take_region(&w->mmu, MMU_WINDOW_SUPERVISOR, gva, MMU_SUPERVISOR) == MMU_WINDOW_OK &&
+           mmu_window_fill(&w->mmu, MMU_WINDOW_SUPERVISOR, gva, MMU_SUPERVISOR | MMU_WRITE, &fault) == MMU_WINDOW_OK;
+}
+
+/* The host's view of a guest address that is in the window, NULL without a slot. */
+static uint64_t *seen(const struct world *w, uint64_t gva)
+{
+    uint64_t entry = w->mmu.window[MMU_WINDOW_SUPERVISOR].regions[gva >> 32];
+    return entry == MMU_REGION_NONE ? NULL : (uint64_t *)(uintptr_t)(gva + entry - MMU_REGION_BIAS);
+}
+
+static void slots(void)
+{
+    struct world w;
+    CU_ASSERT_FATAL(open_world(&w, true));
+    if (!mmu_window_open(&w.mmu, MMU_WINDOW_SUPERVISOR) || !w.mmu.window[MMU_WINDOW_SUPERVISOR].regions) {
+        test_skip("no address space for region tables here");
+        close_world(&w);
+        return;
+    }
+    /* one region after the other; the ones before keep their slots while there are some */
+    for (uint64_t region = 1; region <= 40; region++) {
+        uint64_t gva = (region << 32) + 5 * PAGE_SIZE;
+        CU_ASSERT_FATAL(enter_page(&w, gva));
+        *word(&w, 0x205000) = 1000 + region;
+        CU_ASSERT(seen(&w, gva) && *seen(&w, gva) == 1000 + region);
+        *seen(&w, gva) = region;
+        CU_ASSERT_EQUAL(*word(&w, 0x205000), region);
+        if (region > 1 && region < MMU_WINDOW_SLOTS)
+            CU_ASSERT_EQUAL(*seen(&w, (1ull << 32) + 5 * PAGE_SIZE), region);
+    }
+    unsigned used = 0;
+    for (uint64_t region = 1; region <= 40; region++)
+        used += seen(&w, region << 32) != NULL;
+    CU_ASSERT_EQUAL(used, MMU_WINDOW_SLOTS - 1);
+    /* global pages outlive CR3, and nothing outlives the rest */
+    uint64_t last = (40ull << 32) + 5 * PAGE_SIZE;
+    mmu_set_cr3(&w.mmu, 0x100000);
+    CU_ASSERT_PTR_NOT_NULL(seen(&w, last));
+    mmu_flush(&w.mmu, true);
+    CU_ASSERT_PTR_NULL(seen(&w, last));
+    /* no page, no slot */
+    CU_ASSERT_EQUAL(
+        mmu_window_take_region(&w.mmu, MMU_WINDOW_SUPERVISOR, (7ull << 32) + FRAMES * PAGE_SIZE, MMU_SUPERVISOR),
+        MMU_WINDOW_FAULT);
+    close_world(&w);
+}
+
+static void local_pages(void)
+{
+    struct world w;
+    CU_ASSERT_FATAL(open_world(&w, false));
+    if (mmu_window_open(&w.mmu, MMU_WINDOW_SUPERVISOR) && w.mmu.window[MMU_WINDOW_SUPERVISOR].regions) {
+        uint64_t gva = (3ull << 32) + PAGE_SIZE;
+        CU_ASSERT(enter_page(&w, gva));
+        CU_ASSERT_PTR_NOT_NULL(seen(&w, gva));
+        mmu_set_cr3(&w.mmu, 0x100000);
+        CU_ASSERT_PTR_NULL(seen(&w, gva));
+    }
+    close_world(&w);
+}
+
+/* ---- the verifier ---- */
+
+struct bench {
+    struct memory mem;
+    struct cpu *cpu;
+    struct assembler a;
+    uint8_t code[512];
+};
+enum { MODE = INSN_MODE_64 | BT_MODE_STACK32 | MMU_VIEW_USER << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
+
+static const struct cpu_board no_board;
+
+static bool open_bench(struct bench *b)
+{
+    static struct cpu_model model;
+    char err[200];
+    struct engine_options options = {.cache_size = 8 << 20};
+    cpu_model_init(&model, true, false);
+    if (memory_init(&b->mem, 4 << 20, err, sizeof err))
+        return false;
+    b->cpu = engine_bt.vcpu_create(&options, &b->mem, &model, &no_board, 0, err, sizeof err);
+    if (!b->cpu)
+        return false;
+    if (!mmu_window_open(&b->cpu->mmu, MMU_WINDOW_USER) || !b->cpu->mmu.window[MMU_WINDOW_USER].regions)
+        return false;
+    bt_glue_emit_window(bt_of(b->cpu)->cache, MMU_WINDOW_USER);
+    return true;
+}
+
+static void close_bench(struct bench *b)
+{
+    if (b->cpu)
+        engine_bt.vcpu_destroy(b->cpu);
+    memory_destroy(&b->mem);
+}
+
+static uint64_t *table_of(const struct bench *b)
+{
+    return b->cpu->mmu.window[MMU_WINDOW_USER].regions;
+}
+
+static struct assembler *begin(struct bench *b)
+{
+    const struct bt_cache *c = bt_of(b->cpu)->cache;
+    uint8_t *at = c->exec_view + c->glue_size + (64 << 10);
+    b->a = (struct assembler){.p = b->code, .end = b->code + sizeof b->code, .to_exec = at - b->code};
+    return &b->a;
+}
+
+/* The code, and an exit behind it. */
+static bool good(struct bench *b)
+{
+    struct bt_cache *c = bt_of(b->cpu)->cache;
+    size_t where;
+    asm_mov_imm32(&b->a, R11, 0);
+    asm_jmp32(&b->a, bt_glue_of(c, MODE)->exit);
+    return !bt_verify_code(c, MODE, b->code, (size_t)(b->a.p - b->code), (uintptr_t)b->code + (uintptr_t)b->a.to_exec,
+                           &where);
+}
+
+static void index_of(struct bench *b, unsigned reg)
+{
+    asm_shrx(&b->a, true, R11, reg, R15);
+}
+static void entry_of_index(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, R11, 8, (int32_t)(intptr_t)table_of(b)), 0);
+}
+static void region(struct bench *b, unsigned reg)
+{
+    bt_emit_region(&b->a, table_of(b), R11, reg);
+}
+static void load(struct bench *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV | OP_W, RCX, rm, 0);
+}
+static void add_imm(struct bench *b, unsigned reg, int32_t n)
+{
+    asm_group1_imm(&b->a, true, GROUP1_ADD, rm_reg(reg), n);
+}
+
+static void verifier_takes(void)
+{
+    struct bench b = {0};
+    unsigned sp = bt_host_gpr(true, GPR_SP);
+    if (!open_bench(&b)) {
+        test_skip("no windows for 64-bit code here");
+        close_bench(&b);
+        return;
+    }
+    begin(&b);
+    region(&b, RBX);
+    load(&b, rm_region(RBX, R11, 8 - MMU_REGION_BIAS));
+    region(&b, RBP);
+    asm_op(&b.a, OP_MOV_TO, RDX, rm_region(RBP, R11, -1000), 0);
+    CU_ASSERT(good(&b));
+    begin(&b);
+    asm_mov_imm64(&b.a, R10, 0x555512345678);
+    asm_op(&b.a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)&table_of(&b)[0x5555]), 0);
+    load(&b, rm_region(R10, R11, -MMU_REGION_BIAS));
+    CU_ASSERT(good(&b));
+    begin(&b);
+    load(&b, rm_region((uint8_t)sp, R15, 0x1000));
+    asm_op(&b.a, OP_LEA | OP_W, sp, rm_mem((enum host_reg)sp, -8), 0);
+    load(&b, rm_region((uint8_t)sp, R15, 0));
+    asm_op(&b.a, OP_MOV | OP_W, sp, rm_reg(RBX), 0);
+    bt_emit_region(&b.a, table_of(&b), R15, sp);
+    load(&b, rm_region((uint8_t)sp, R15, 0));
+    CU_ASSERT(good(&b));
+    close_bench(&b);
+}
+
+static void no_entry(struct bench *b)
+{
+    load(b, rm_region(RBX, R11, 0));
+}
+static void another_base(struct bench *b)
+{
+    region(b, RBX);
+    load(b, rm_region(RDX, R11, 0));
+}
+static void base_changed(struct bench *b)
+{
+    region(b, RBX);
+    add_imm(b, RBX, 8);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void low_part_changed(struct bench *b)
+{
+    region(b, RBX);
+    asm_op(&b->a, OP_MOV8, RBX, rm_reg(RAX), 0);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void entry_changed(struct bench *b)
+{
+    region(b, RBX);
+    add_imm(b, R11, 8);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void index_changed(struct bench *b)
+{
+    index_of(b, RBX);
+    add_imm(b, R11, 1);
+    entry_of_index(b);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void entry_of_any_index(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_reg(RBX), 0);
+    entry_of_index(b);
+}
+static void scaled(struct bench *b)
+{
+    region(b, RBX);
+    load(b, rm_sib(RBX, R11, 2, 8));
+}
+static void entry_as_base(struct bench *b)
+{
+    region(b, RBX);
+    load(b, rm_mem(R11, 8));
+}
+static void beside_the_table(struct bench *b)
+{
+    asm_mov_imm64(&b->a, R10, 0x555512345678);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)(table_of(b) - 1)), 0);
+}
+static void constant_of_another_region(struct bench *b)
+{
+    asm_mov_imm64(&b->a, R10, 0x555612345678);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)&table_of(b)[0x5555]), 0);
+    load(b, rm_region(R10, R11, 0));
+}
+static void writes_the_table(struct bench *b)
+{
+    asm_shrx(&b->a, true, R11, RBX, R15);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R11, rm_sib(NO_REG, R11, 8, (int32_t)(intptr_t)table_of(b)), 0);
+}
+static void jump_between(struct bench *b)
+{
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    index_of(b, RBX);
+    asm_land8(&b->a, skip);
+    entry_of_index(b);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void jump_to_access(struct bench *b)
+{
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    region(b, RBX);
+    asm_land8(&b->a, skip);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void r15_set(struct bench *b)
+{
+    asm_mov_imm32(&b->a, R15, 32);
+}
+static void r15_of_another(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R15, RBX);
+}
+static void r15_left_alone(struct bench *b)
+{
+    asm_shrx(&b->a, true, R15, bt_host_gpr(true, GPR_SP), R15);
+}
+static void stack_far(struct bench *b)
+{
+    unsigned sp = bt_host_gpr(true, GPR_SP);
+    asm_op(&b->a, OP_MOV | OP_W, sp, rm_reg(RBX), 0);
+    load(b, rm_region((uint8_t)sp, R15, 0));
+}
+static void stack_left_far(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, bt_host_gpr(true, GPR_SP), rm_reg(RBX), 0);
+}
+static void stack_left_by_steps(struct bench *b)
+{
+    for (unsigned i = 0; i < 20; i++)
+        add_imm(b, bt_host_gpr(true, GPR_SP), -0x100000);
+    load(b, rm_region((uint8_t)bt_host_gpr(true, GPR_SP), R15, 0));
+}
+static void stack_index(struct bench *b)
+{
+    load(b, rm_sib(RBX, R15, 1, 8));
+}
+
+static void verifier_refuses(void)
+{
+    static void (*const bad[])(struct bench *) = {no_entry,
+                                                  another_base,
+                                                  base_changed,
+                                                  low_part_changed,
+                                                  entry_changed,
+                                                  index_changed,
+                                                  entry_of_any_index,
+                                                  scaled,
+                                                  entry_as_base,
+                                                  beside_the_table,
+                                                  constant_of_another_region,
+                                                  writes_the_table,
+                                                  jump_between,
+                                                  jump_to_access,
+                                                  r15_set,
+                                                  r15_of_another,
+                                                  r15_left_alone,
+                                                  stack_far,
+                                                  stack_left_far,
+                                                  stack_left_by_steps,
+                                                  stack_index};
+    struct bench b = {0};
+    if (!open_bench(&b)) {
+        test_skip("no windows for 64-bit code here");
+        close_bench(&b);
+        return;
+    }
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        begin(&b);
+        bad[i](&b);
+        bool taken = good(&b);
+        CU_ASSERT_FALSE(taken);
+        if (taken)
+            printf("window: the verifier takes case %u\n", i);
+    }
+    close_bench(&b);
+}
+
+TEST_SUITE(regions, {"region tables lead nowhere but to slots", region_tables},
+           {"regions share slots, global pages outlive CR3", slots},
+           {"pages that are not global go with CR3", local_pages},
+           {"the verifier takes the safe forms", verifier_takes}, {"and nothing that is nearly so", verifier_refuses})
