@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/cache.h"
 #include "bt/jump_map.h"
+#include "bt/move.h"
 #include "bt/window.h"
 
 #include "bt/perf_map.h"
@@ -50,15 +51,17 @@ static bool tables_allocate(struct bt_cache *c)
     c->frame_max = 1 << 15;
     c->exit_max = c->block_max * 3;
     c->record_max = (uint32_t)(c->size / 24);
+    c->constant_max = (uint32_t)(c->size / 8);
     c->site_max = 1 << 18;
     c->blocks = reserve(c->block_max * sizeof *c->blocks);
     c->pages = reserve(c->page_max * sizeof *c->pages);
     c->frames = reserve(c->frame_max * sizeof *c->frames);
     c->exits = reserve(c->exit_max * sizeof *c->exits);
     c->records = reserve(c->record_max * sizeof *c->records);
+    c->constants = reserve(c->constant_max * sizeof *c->constants);
     c->sites = reserve(c->site_max * sizeof *c->sites);
     c->decoded = insn_cache_create();
-    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->sites && c->decoded;
+    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->constants && c->sites && c->decoded;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
@@ -74,6 +77,7 @@ static void counters_reset(struct bt_cache *c)
 {
     /* index 0 is "none" everywhere */
     c->block_count = c->page_count = c->frame_count = c->exit_count = c->record_count = c->site_count = 1;
+    c->constant_count = 1;
     c->maps_used = MAP_BYTES;
     c->used = c->glue_size;
 }
@@ -135,6 +139,7 @@ void bt_cache_destroy(struct bt_vcpu *v)
     unreserve(c->frames, c->frame_max * sizeof *c->frames);
     unreserve(c->exits, c->exit_max * sizeof *c->exits);
     unreserve(c->records, c->record_max * sizeof *c->records);
+    unreserve(c->constants, c->constant_max * sizeof *c->constants);
     unreserve(c->sites, c->site_max * sizeof *c->sites);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         unreserve(c->slots[i].table, slot_table_size(c));
@@ -296,14 +301,20 @@ static void park(struct bt_cache *c, struct bt_parked *to)
     }
 }
 
-/* Pages with page-crossing blocks stay out: what is behind them must be looked at as they enter the code map. */
+/* Pages with page-crossing blocks stay out: what is behind them must be looked at as they enter the code map. So do
+ * those that have moved away. */
 static void resume(struct bt_cache *c, const struct bt_parked *from)
 {
+    uint64_t now = __builtin_ia32_rdtsc();
     for (uint32_t i = 0; i < from->count; i++) {
         const struct bt_parked_entry *e = &from->entry[i];
         struct bt_exec_slot *s = &c->slots[e->slot];
-        if (s->generation == e->generation && !s->table[e->page] && !c->pages[e->map / MAP_BYTES].crossing)
-            map_enter(s, e->page, e->map, false);
+        struct bt_page *p = &c->pages[e->map / MAP_BYTES];
+        if (s->generation != e->generation || s->table[e->page] || p->crossing ||
+            mmu_table_index(&c->vcpu->cpu.mmu, p->lin << PAGE_SHIFT) != e->page)
+            continue;
+        map_enter(s, e->page, e->map, false);
+        p->used = now;
     }
 }
 
@@ -323,6 +334,7 @@ void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool glo
 {
     struct bt_exec_slot *s = c->slot;
     uint64_t index = mmu_table_index(&c->vcpu->cpu.mmu, lin << PAGE_SHIFT);
+    c->pages[page].used = __builtin_ia32_rdtsc();
     if (s->table[index] != c->pages[page].map)
         map_enter(s, index, c->pages[page].map, global);
     c->vcpu->stats.map_fills++;
@@ -335,7 +347,7 @@ static uint32_t hash(uint64_t a, uint64_t b)
     return (uint32_t)((a * 0x9e3779b97f4a7c15ull + b * 0xc2b2ae3d27d4eb4full) >> 48) & (BT_HASH - 1);
 }
 
-static struct bt_frame *frame_find(struct bt_cache *c, uint64_t gfn)
+struct bt_frame *bt_cache_frame(struct bt_cache *c, uint64_t gfn)
 {
     for (uint32_t i = c->frame_hash[hash(gfn, 0)]; i; i = c->frames[i].next_hash)
         if (c->frames[i].gfn == gfn)
@@ -345,7 +357,7 @@ static struct bt_frame *frame_find(struct bt_cache *c, uint64_t gfn)
 
 static struct bt_frame *frame_make(struct bt_cache *c, uint64_t gfn)
 {
-    struct bt_frame *f = frame_find(c, gfn);
+    struct bt_frame *f = bt_cache_frame(c, gfn);
     if (f)
         return f;
     uint32_t n = c->frame_count++;
@@ -363,12 +375,27 @@ bool bt_cache_full(const struct bt_cache *c)
     return c->size - c->used < 128 << 10 || c->block_max - c->block_count < 8 || c->page_max - c->page_count < 8 ||
            c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 2 * BT_BLOCK_MAX_INSNS ||
            c->record_max - c->record_count < 4 * BT_BLOCK_MAX_INSNS ||
+           c->constant_max - c->constant_count < 16 * BT_BLOCK_MAX_INSNS ||
            c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS || c->maps_max - c->maps_used < 4 * MAP_BYTES;
 }
 
 uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p)
 {
     return (uint32_t *)(c->maps + p->map);
+}
+
+void bt_cache_refile(struct bt_cache *c, uint32_t page, uint64_t lin)
+{
+    struct bt_page *p = &c->pages[page];
+    for (uint32_t *i = &c->page_hash[hash(p->gfn, p->lin ^ p->mode)]; *i; i = &c->pages[*i].next_hash)
+        if (*i == page) {
+            *i = p->next_hash;
+            break;
+        }
+    uint32_t *head = &c->page_hash[hash(p->gfn, lin ^ p->mode)];
+    p->lin = lin;
+    p->next_hash = *head;
+    *head = page;
 }
 
 uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
@@ -381,6 +408,9 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
             p->code_limit == v->code_limit)
             return i;
     }
+    uint32_t moved = bt_move_page(c, gfn, lin);
+    if (moved)
+        return moved;
     uint32_t n = c->page_count++;
     struct bt_frame *f = frame_make(c, gfn);
     c->pages[n] = (struct bt_page){.gfn = gfn,
@@ -389,6 +419,8 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
                                    .code_limit = v->code_limit,
                                    .mode = v->mode,
                                    .map = c->maps_used,
+                                   .used = __builtin_ia32_rdtsc(),
+                                   .lin_before = BT_NOWHERE,
                                    .next_hash = *head,
                                    .next_frame = f->pages};
     c->maps_used += MAP_BYTES;
@@ -495,7 +527,7 @@ void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
     c->vcpu->stats.chains++;
 }
 
-static void unlink_exit(struct bt_cache *c, uint32_t exit)
+void bt_cache_unlink(struct bt_cache *c, uint32_t exit)
 {
     struct bt_exit_record *e = &c->exits[exit];
     if (!e->target)
@@ -514,7 +546,7 @@ static void unlink_exit(struct bt_cache *c, uint32_t exit)
 
 static void frame_release(struct bt_cache *c, uint64_t gfn)
 {
-    struct bt_frame *f = frame_find(c, gfn);
+    struct bt_frame *f = bt_cache_frame(c, gfn);
     if (f && f->live && --f->live == 0) {
         for (unsigned i = 0; i < sizeof f->bytes / sizeof f->bytes[0]; i++)
             *(volatile uint64_t *)&f->bytes[i] = 0;
@@ -523,7 +555,7 @@ static void frame_release(struct bt_cache *c, uint64_t gfn)
     }
 }
 
-static void block_kill(struct bt_cache *c, struct bt_block *b)
+void bt_cache_kill(struct bt_cache *c, struct bt_block *b)
 {
     struct bt_page *p = &c->pages[b->page];
     b->dead = true;
@@ -542,9 +574,9 @@ static void block_kill(struct bt_cache *c, struct bt_block *b)
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
         jump_map_forget(&c->slots[i], (uint32_t)(p->lin << PAGE_SHIFT | b->offset));
     while (b->incoming)
-        unlink_exit(c, b->incoming);
+        bt_cache_unlink(c, b->incoming);
     for (uint32_t i = 0; i < b->exit_count; i++)
-        unlink_exit(c, b->first_exit + i);
+        bt_cache_unlink(c, b->first_exit + i);
     frame_release(c, p->gfn);
     if (b->second_gfn != ~0ull)
         frame_release(c, b->second_gfn);
@@ -565,7 +597,7 @@ static bool drop_from_page(struct bt_cache *c, struct bt_page *p, uint64_t gfn, 
     for (uint32_t i = p->blocks, next; i; i = next) {
         next = c->blocks[i].next;
         if (block_touches(c, &c->blocks[i], gfn, from, to)) {
-            block_kill(c, &c->blocks[i]);
+            bt_cache_kill(c, &c->blocks[i]);
             hit = true;
         }
     }
@@ -582,7 +614,7 @@ static bool drop_crossing(struct bt_cache *c, struct bt_page *p, uint64_t gfn, u
     for (uint32_t i = p->crossing, next; i; i = next) {
         next = c->blocks[i].next_crossing;
         if (block_touches(c, &c->blocks[i], gfn, from, to)) {
-            block_kill(c, &c->blocks[i]);
+            bt_cache_kill(c, &c->blocks[i]);
             hit = true;
         }
     }
@@ -599,7 +631,7 @@ static bool bytes_hit(const struct bt_frame *f, unsigned from, unsigned to)
 
 bool bt_cache_written(struct bt_cache *c, uint64_t gfn, unsigned offset, unsigned len)
 {
-    struct bt_frame *f = frame_find(c, gfn);
+    struct bt_frame *f = bt_cache_frame(c, gfn);
     if (!f || !f->live || !bytes_hit(f, offset, offset + len))
         return false;
     bool hit = false;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The code cache of one vCPU: memory, blocks, the code map, chains and invalidation.
  *
- * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses). Per key there
- * is a page record with a map of 4096 32-bit entries: byte offset in the page -> host address of the block's polling
- * entry less that of the miss glue, so that 0 is a miss. The flat code map of the current address space is exec[linear
- * page] -> offset of such a map. All maps lie in one sparse region in the low 2 GiB; map 0 is for ever empty, so that a
+ * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses; bt/move.h
+ * changes them). Per key there is a page record with a map of 4096 32-bit entries: byte offset in the page -> host
+ * address of the block's polling entry less that of the miss glue, so that 0 is a miss. The flat code map of the current
+ * address space is exec[linear page] -> offset of such a map. All maps lie in one sparse region in the low 2 GiB; map 0
+ * is for ever empty, so that a
  * zeroed exec entry misses.
  *
  * A block in host memory:
@@ -34,6 +35,26 @@ struct bt_insn_record { /* fault recovery: host offset of the first byte made fr
 };
 _Static_assert(BT_BLOCK_MAX_INSNS * 15 < 1 << 14, "guest_offset holds every offset in a block");
 
+/* A constant in translated code that depends on where the guest has the page (bt/move.h). A block's end with
+ * BT_CONSTANT_END. */
+enum bt_constant_form {
+    BT_CONSTANT_END,
+    BT_CONSTANT_U32, /* four bytes, zero-extended or used as they are */
+    BT_CONSTANT_S32, /* four bytes, sign-extended */
+    BT_CONSTANT_64,
+    BT_CONSTANT_PINNED /* none: the block can only be made again */
+};
+enum bt_constant_unit {
+    BT_ADDRESS,
+    BT_PAGE_INDEX,
+    BT_EXEC_OFFSET, /* page index * 4 */
+    BT_REGION_ENTRY /* address of the region table's entry for the BT_ADDRESS noted before */
+};
+struct bt_constant {
+    uint16_t host_offset; /* from the block's entry */
+    uint8_t form, unit;
+};
+
 struct bt_exit_record { /* a direct exit */
     uint8_t *site;      /* rel32 to patch (writable view), NULL: unused */
     uint64_t target_eip;
@@ -46,13 +67,14 @@ struct bt_exit_record { /* a direct exit */
 };
 
 struct bt_block {
-    uintptr_t entry;     /* executable address of the polling entry */
-    uint64_t eip;        /* guest address of the first instruction (offset in CS) */
-    uint64_t second_gfn; /* a page-crossing instruction's other frame, or ~0 */
-    uint32_t size;       /* host bytes from entry to the end of the cold part */
-    uint16_t body;       /* offset of the body from entry */
-    uint16_t offset;     /* guest byte offset in the page */
-    uint16_t length;     /* guest bytes */
+    uint32_t entry;          /* executable address of the polling entry, which is below 2 GiB */
+    uint32_t first_constant; /* numbers to change when the page moves */
+    uint64_t eip;            /* guest address of the first instruction (offset in CS) */
+    uint64_t second_gfn;     /* a page-crossing instruction's other frame, or ~0 */
+    uint32_t size;           /* host bytes from entry to the end of the cold part */
+    uint16_t body;           /* offset of the body from entry */
+    uint16_t offset;         /* guest byte offset in the page */
+    uint16_t length;         /* guest bytes */
     uint16_t record_count, exit_count;
     uint8_t flags_in; /* nonzero: the arithmetic flags on entry matter */
     bool dead;
@@ -75,7 +97,10 @@ struct bt_page {
     uint32_t crossing; /* first block that is one page-crossing instruction: in the map only while its second page is
                           the one it was made from, which is looked at whenever the page enters the code map */
     uint32_t next_hash, next_frame;
+    uint64_t used;       /* time stamp counter when it last entered a code map */
+    uint64_t lin_before; /* where it moved away from, or BT_NOWHERE */
 };
+#define BT_NOWHERE (~0ull)
 
 /* One guest frame with translations. */
 struct bt_frame {
@@ -123,6 +148,8 @@ struct bt_cache {
     uint32_t exit_count, exit_max;
     struct bt_insn_record *records;
     uint32_t record_count, record_max;
+    struct bt_constant *constants;
+    uint32_t constant_count, constant_max;
     struct insn_cache *decoded;
     struct bt_site *sites; /* what callouts carry out: one for each instruction that differs */
     uint32_t site_count, site_max;
@@ -199,7 +226,8 @@ void bt_cache_flush(struct bt_cache *c);
 /* True when a translation might not find room any more. */
 bool bt_cache_full(const struct bt_cache *c);
 
-/* The page record for a frame in the vCPU's current mode, made when missing (0 when out of room). */
+/* The page record for a frame in the vCPU's current mode: moved here from another linear page (bt/move.h) or made when
+ * missing (0 when out of room). */
 uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin);
 uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
 /* The block of page p at a byte offset, or NULL. */
@@ -213,6 +241,14 @@ struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields);
 /* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);
+/* The exit goes to its stub again. */
+void bt_cache_unlink(struct bt_cache *c, uint32_t exit);
+/* Nothing leads to the block any more. */
+void bt_cache_kill(struct bt_cache *c, struct bt_block *b);
+/* The frame's translations, or NULL. */
+struct bt_frame *bt_cache_frame(struct bt_cache *c, uint64_t gfn);
+/* Files a page record under another linear page. */
+void bt_cache_refile(struct bt_cache *c, uint32_t page, uint64_t lin);
 /* The guest's bytes changed: drops the blocks made from them. Returns true when any was dropped. */
 bool bt_cache_written(struct bt_cache *c, uint64_t gfn, unsigned offset, unsigned len);
 /* Drops all blocks of frames [first, last]. */

@@ -22,7 +22,7 @@ static bool find_in_block(const struct bt_cache *c, const struct bt_block *b, ui
         *out = (struct bt_translation){.block_eip = b->eip,
                                        .eip = rip,
                                        .block_insns = count,
-                                       .code = (const uint8_t *)(b->entry + r->host_offset),
+                                       .code = (const uint8_t *)(uintptr_t)(b->entry + r->host_offset),
                                        .code_len = end - r->host_offset,
                                        .code_at = b->entry + r->host_offset};
         return true;

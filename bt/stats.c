@@ -82,6 +82,8 @@ void bt_stats_print(const struct cpu *cpu, FILE *out)
     STAT("window_detours", s->window_detours);
     STAT("writes_to_code_pages", s->smc_writes);
     STAT("blocks_dropped", s->smc_blocks);
+    STAT("pages_moved", s->moved_pages);
+    STAT("blocks_moved", s->moved_blocks);
     STAT("cache_flushes", s->cache_flushes);
     STAT("shadow_fills", cpu->mmu.stats.fills);
     STAT("guest_walks", cpu->mmu.stats.walks);

@@ -208,11 +208,11 @@ static void cut_at_targets(struct builder *b)
     for (unsigned i = 0; i < b->count; i++) {
         if (b->insns[i].cls != INSN_JCC && b->insns[i].cls != INSN_JMP)
             continue;
-        uint64_t target = b->eips[i + 1] + b->insns[i].imm;
+        uint64_t target = b->eip_at[i + 1] + b->insns[i].imm;
         if (!b->wide)
             target = (uint32_t)target;
         for (unsigned j = 1; j < b->count; j++)
-            if (b->eips[j] == target)
+            if (b->eip_at[j] == target)
                 b->count = j;
     }
 }
@@ -240,7 +240,7 @@ static int decode_block(struct builder *b, gpa_t at)
             break;
         if (!b->wide && eip + in->len - 1 > b->v->code_limit)
             return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
-        b->eips[b->count++] = eip;
+        b->eip_at[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
         if (jcc_goes_on(b, in))
@@ -248,7 +248,7 @@ static int decode_block(struct builder *b, gpa_t at)
         if (in->ends_block && !flags_insn_is_inline(b, in) && !load_goes_on(b, in) && !system_insn_is_inline(b, in))
             break;
     }
-    b->eips[b->count] = eip;
+    b->eip_at[b->count] = eip;
     cut_at_targets(b);
     return CPU_OK;
 }
@@ -258,7 +258,7 @@ static int decode_block(struct builder *b, gpa_t at)
 static void record(struct builder *b, bool stack_operand)
 {
     struct bt_insn_record *next = &b->c->records[b->c->record_count], *last = next - 1;
-    uint16_t guest_offset = (uint16_t)(b->eips[b->cur] - b->eip);
+    uint16_t guest_offset = (uint16_t)(b->eip_at[b->cur] - b->eip);
     bool flags_saved = !b->eflags_valid && b->image_valid;
     /* The record before says the same already? (Not so with the window: each access has its own detour.) */
     if (b->block->record_count && !(b->mode & BT_MODE_WINDOW) && last->guest_offset == guest_offset &&
@@ -282,6 +282,39 @@ void builder_record(struct builder *b)
 void builder_record_stack(struct builder *b)
 {
     record(b, b->wide);
+}
+
+void builder_constant(struct builder *b, enum bt_constant_form form, enum bt_constant_unit unit)
+{
+    unsigned bytes = form == BT_CONSTANT_64 ? 8 : 4;
+    b->c->constants[b->c->constant_count++] = (struct bt_constant){
+        .host_offset = (uint16_t)(asm_here(&b->a) - bytes - b->block->entry), .form = form, .unit = unit};
+}
+
+void builder_pin(struct builder *b)
+{
+    builder_constant(b, BT_CONSTANT_PINNED, BT_ADDRESS);
+}
+
+void guest_mov(struct builder *b, unsigned reg, uint64_t n, enum bt_constant_unit unit)
+{
+    asm_mov_imm64(&b->a, reg, n);
+    builder_constant(b,
+                     n == (uint32_t)n           ? BT_CONSTANT_U32
+                     : (int64_t)n == (int32_t)n ? BT_CONSTANT_S32
+                                                : BT_CONSTANT_64,
+                     unit);
+}
+
+void guest_store_rip(struct builder *b, uint64_t eip)
+{
+    if ((int64_t)eip != (int32_t)eip) {
+        guest_mov(b, R11, eip, BT_ADDRESS);
+        asm_op(&b->a, OP_MOV_TO | OP_W, R11, rm_at(&b->v->cpu.rip), 0);
+        return;
+    }
+    asm_store_imm64(&b->a, &b->v->cpu.rip, eip);
+    builder_constant(b, BT_CONSTANT_S32, BT_ADDRESS);
 }
 
 static void cold_poll(struct builder *b, struct cold *c)
@@ -365,7 +398,7 @@ static void emit_block(struct builder *b)
         uint8_t *start = b->a.p;
         emit_insn(b);
         window_after_insn(b);
-        if (b->v->options.damage && b->v->options.damage_at == b->eips[b->cur]) {
+        if (b->v->options.damage && b->v->options.damage_at == b->eip_at[b->cur]) {
             cpu_fpu_unload(&b->v->cpu);
             bt_damage(start, b->a.p);
         }
@@ -373,7 +406,7 @@ static void emit_block(struct builder *b)
     b->cur = b->count - 1;
     b->in = &b->insns[b->cur];
     if (!b->ended)
-        exit_direct(b, b->eips[b->count]);
+        exit_direct(b, b->eip_at[b->count]);
     for (unsigned i = 0; i < b->cold_count; i++) { /* cold parts may add cold parts */
         struct cold *c = &b->cold[i];
         b->cur = c->insn;
@@ -393,6 +426,7 @@ static struct bt_block *finish(struct builder *b)
     block->exit_count = (uint16_t)(c->exit_count - block->first_exit);
     bt_cache_written_to(c, b->a.p);
     c->block_count++;
+    c->constants[c->constant_count++] = (struct bt_constant){.form = BT_CONSTANT_END};
     b->v->stats.blocks++;
     b->v->stats.insns += b->count;
     b->v->stats.host_bytes += block->size;
@@ -433,10 +467,11 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
     b->block = &c->blocks[c->block_count];
     *b->block = (struct bt_block){.page = page,
                                   .offset = at.v & PAGE_MASK,
-                                  .length = (uint16_t)(b->eips[b->count] - b->eip),
+                                  .length = (uint16_t)(b->eip_at[b->count] - b->eip),
                                   .eip = b->eip,
                                   .second_gfn = b->second_gfn,
                                   .first_record = c->record_count,
+                                  .first_constant = c->constant_count,
                                   .first_exit = c->exit_count,
                                   .flags_in = b->live_in != 0};
     b->a = (struct assembler){

@@ -59,7 +59,10 @@ struct builder {
     uint64_t gfn, lin, second_gfn; /* of the block's first byte */
     uint64_t eip;                  /* of the block */
     struct insn insns[BT_BLOCK_MAX_INSNS];
-    uint64_t eips[BT_BLOCK_MAX_INSNS + 1];
+    /* Of each instruction. A number made from this, or from eip or lin, that goes into host code is noted with
+     * builder_constant, so that the translation can move to another address with its page (bt/move.h), or the block is
+     * pinned with builder_pin. */
+    uint64_t eip_at[BT_BLOCK_MAX_INSNS + 1];
     uint16_t live_out[BT_BLOCK_MAX_INSNS];
     enum insn_way way[BT_BLOCK_MAX_INSNS];
     unsigned count;
@@ -94,6 +97,13 @@ void flags_after(struct builder *b);
 uint16_t flags_needed(const struct builder *b);
 /* Calls glue, which keeps all registers but those that it says. In 64-bit code guest RSP goes to cpu->gpr for that. */
 void call_glue(struct builder *b, uintptr_t glue);
+/* The last bytes that were emitted, 8 of BT_CONSTANT_64, else 4, are a number that depends on the page's address. */
+void builder_constant(struct builder *b, enum bt_constant_form form, enum bt_constant_unit unit);
+/* The block holds such a number in a form that builder_constant has no word for. */
+void builder_pin(struct builder *b);
+/* mov reg, n and mov [rip of the vCPU], eip, noted. r11 may be lost by the latter. */
+void guest_mov(struct builder *b, unsigned reg, uint64_t n, enum bt_constant_unit unit);
+void guest_store_rip(struct builder *b, uint64_t eip);
 void builder_record(struct builder *b);
 /* The same for an access to the stack that the instruction implies. */
 void builder_record_stack(struct builder *b);

@@ -38,7 +38,7 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->target = 0;
     e->target_eip = c->eip;
     e->plain = false;
-    e->backward = c->eip <= b->eips[b->cur];
+    e->backward = c->eip <= b->eip_at[b->cur];
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
     asm_mov_imm32(&b->a, R11, c->info);
@@ -60,24 +60,28 @@ static void exit_by_map(struct builder *b, uint64_t target)
 {
     uint64_t lin = bt_linear(b->v, target);
     if (!bt_target_good(b->v, target)) {
-        asm_store_imm64(&b->a, &b->v->cpu.rip, target);
+        guest_store_rip(b, target);
         exit_dispatch(b);
         return;
     }
     if (bt_mode_jump_map(b->mode)) {
-        asm_mov_imm32(&b->a, R10, (uint32_t)target);
+        guest_mov(b, R10, (uint32_t)target, BT_ADDRESS);
         exit_by_jump_map(b);
         return;
     }
     uint64_t slot = mmu_table_index(&b->v->cpu.mmu, lin) * sizeof(uint32_t);
     asm_op(&b->a, OP_MOV | OP_W, b->wide ? R12 : R11, rm_at(&b->v->exec), 0);
     if (b->wide) {
-        asm_mov_imm64(&b->a, R11, slot);
+        guest_mov(b, R11, slot, BT_EXEC_OFFSET);
         asm_op(&b->a, OP_MOV, R11, rm_sib(R12, R11, 1, 0), 0);
     } else {
         asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)slot), 0);
+        if (slot == (uint64_t)(int8_t)slot) /* one byte, or none */
+            builder_pin(b);
+        else
+            builder_constant(b, BT_CONSTANT_U32, BT_EXEC_OFFSET);
     }
-    asm_mov_imm64(&b->a, R10, target);
+    guest_mov(b, R10, target, BT_ADDRESS);
     asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((uintptr_t)b->c->maps + (lin & PAGE_MASK) * 4)), 0);
     uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
     asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
@@ -86,7 +90,7 @@ static void exit_by_map(struct builder *b, uint64_t target)
 
 void exit_plain(struct builder *b)
 {
-    struct cold c = {.info = b->c->exit_count++, .eip = b->eips[b->cur], .from = {asm_jmp32(&b->a, 0)}};
+    struct cold c = {.info = b->c->exit_count++, .eip = b->eip_at[b->cur], .from = {asm_jmp32(&b->a, 0)}};
     cold_chain(b, &c);
     b->c->exits[c.info].plain = true;
 }
@@ -107,8 +111,11 @@ void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
     b->image_valid = e->flags_saved;
     b->a = (struct assembler){
         .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
+    b->block = &c->blocks[e->block];
+    uint32_t constants = c->constant_count;
     asm_patch32(&b->a, e->site, asm_here(&b->a));
     exit_by_map(b, e->target_eip);
+    c->constant_count = constants; /* when the page moves the exit gets its stub again */
     bt_cache_written_to(c, b->a.p);
 }
 
@@ -116,7 +123,7 @@ static void cold_by_map(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
     if (single(b)) {
-        asm_store_imm64(&b->a, &b->v->cpu.rip, c->eip);
+        guest_store_rip(b, c->eip);
         exit_dispatch(b);
         return;
     }
@@ -255,7 +262,7 @@ static void exit_indirect(struct builder *b)
 
 static uint64_t branch_target(const struct builder *b)
 {
-    uint64_t target = b->eips[b->cur + 1] + b->in->imm;
+    uint64_t target = b->eip_at[b->cur + 1] + b->in->imm;
     if (b->wide)
         return target;
     return b->in->opsize == 2 ? target & 0xffff : target & 0xffffffff;
@@ -302,7 +309,7 @@ static void translate_counted(struct builder *b, uint64_t target)
         asm_land8(a, is_zero);
         asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
         exit_branch(b, asm_jmp32(a, 0), target);
-        exit_branch(b, next, b->eips[b->cur + 1]);
+        exit_branch(b, next, b->eip_at[b->cur + 1]);
         return;
     }
     exit_branch(b, asm_jmp32(a, 0), target);
@@ -310,7 +317,7 @@ static void translate_counted(struct builder *b, uint64_t target)
     asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
     if (zero_flag)
         asm_land8(a, zero_flag);
-    exit_branch(b, asm_jmp32(a, 0), b->eips[b->cur + 1]);
+    exit_branch(b, asm_jmp32(a, 0), b->eip_at[b->cur + 1]);
 }
 
 static void translate_jcc(struct builder *b)
@@ -323,7 +330,7 @@ static void translate_jcc(struct builder *b)
     flags_prepare(b);
     exit_branch(b, asm_jcc32(&b->a, b->in->cc, 0), target);
     if (!jcc_goes_on(b, b->in))
-        exit_direct(b, b->eips[b->cur + 1]);
+        exit_direct(b, b->eip_at[b->cur + 1]);
 }
 
 /* ---- operands of the stack instructions ---- */
@@ -333,28 +340,36 @@ static uint32_t operand_width(const struct builder *b)
     return b->in->opsize == 2 ? OP_66 : b->in->opsize == 8 ? OP_W : 0;
 }
 
-static void store_constant(struct builder *b, struct rm rm, uint64_t value)
+/* noted: it depends on the page's address. */
+static void store_constant(struct builder *b, struct rm rm, uint64_t value, bool noted)
 {
     unsigned n = b->in->opsize == 2 ? 2 : 4;
     if (b->in->opsize == 8 && (int64_t)value != (int32_t)value) {
-        asm_mov_imm64(&b->a, R12, value);
+        if (noted)
+            guest_mov(b, R12, value, BT_ADDRESS);
+        else
+            asm_mov_imm64(&b->a, R12, value);
         asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm, 0);
         return;
     }
     asm_op(&b->a, OP_MOV_IMM | operand_width(b), 0, rm, n);
     for (unsigned i = 0; i < n; i++)
         asm_byte(&b->a, (uint8_t)(value >> 8 * i));
+    if (noted && n == 2)
+        builder_pin(b);
+    else if (noted)
+        builder_constant(b, b->in->opsize == 8 ? BT_CONSTANT_S32 : BT_CONSTANT_U32, BT_ADDRESS);
 }
 
 static void op_store_imm(struct builder *b, struct rm rm)
 {
-    store_constant(b, rm, b->in->imm);
+    store_constant(b, rm, b->in->imm, false);
 }
 
-/* The return address is a constant: absolute translations. */
+/* The return address is a constant, as the page's address is known. */
 static void op_store_next(struct builder *b, struct rm rm)
 {
-    store_constant(b, rm, b->eips[b->cur + 1]);
+    store_constant(b, rm, b->eip_at[b->cur + 1], true);
 }
 
 static unsigned pushed_register(const struct insn *in)
@@ -527,7 +542,7 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
         if (b->wide)
             return in->opsize != 2;
         uint64_t limit = b->v->code_limit; /* a target beyond the limit faults at the branch: in C */
-        uint64_t next = b->eips[in - b->insns + 1], target = next + in->imm;
+        uint64_t next = b->eip_at[in - b->insns + 1], target = next + in->imm;
         target &= in->opsize == 2 ? 0xffff : 0xffffffff;
         return target <= limit && next <= limit;
     }

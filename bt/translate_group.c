@@ -112,7 +112,7 @@ static void join_operand(struct analysis *a, unsigned n, unsigned size, bool wri
         !segment_is_flat(b, m->seg) || memory_is_bit_string(in))
         return;
     if (m->base == GPR_IP) {
-        at.offset = (int64_t)(b->eips[n + 1] + (uint64_t)m->disp);
+        at.offset = (int64_t)(b->eip_at[n + 1] + (uint64_t)m->disp);
     } else if (m->base != GPR_NONE) {
         at.base = a->gpr[m->base].root;
         at.offset += a->gpr[m->base].offset;
@@ -284,7 +284,7 @@ static void cold_group(struct builder *b, struct cold *c)
     const struct access_group *g = &b->groups[c->group];
     asm_land32(&b->a, c->from[0]);
     asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(R10, c->offset), 0);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
+    guest_store_rip(b, b->eip_at[b->cur]);
     asm_mov_imm32(&b->a, R11, c->info | BT_INFO_FILL);
     call_glue(b, b->glue->slow);
     asm_op(&b->a, OP_LEA | wide_op(b), R10, rm_mem(R10, -c->offset), 0);

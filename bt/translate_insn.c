@@ -386,7 +386,7 @@ void callout_emit(struct builder *b, uint32_t flags)
     bool leaves = flags == BT_SITE_ENDS_BLOCK && b->in->cls == INSN_FAR;
     fields.run = flags && !leaves ? bt_callout : bt_quick_run(b->in, b->mode, &fields.operand);
     const struct bt_site *site = bt_cache_site(c, &fields);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
+    guest_store_rip(b, b->eip_at[b->cur]);
     asm_mov_imm64(&b->a, R11, (uintptr_t)site);
     call_glue(b, b->eflags_valid || !b->image_valid ? b->glue->callout : b->glue->callout_saved);
 }

@@ -77,7 +77,14 @@ static uint8_t address_register(struct builder *b, uint8_t guest, unsigned scrat
 static void constant_address(struct builder *b, unsigned reg, uint64_t address)
 {
     unsigned size = b->in->addrsize;
-    asm_mov_imm64(&b->a, reg, size == 2 ? address & 0xffff : size == 4 ? address & 0xffffffff : address);
+    address = size == 2 ? address & 0xffff : size == 4 ? address & 0xffffffff : address;
+    if (b->in->mem.base != GPR_IP) {
+        asm_mov_imm64(&b->a, reg, address);
+        return;
+    }
+    guest_mov(b, reg, address, BT_ADDRESS);
+    if (size != 8)
+        builder_pin(b);
 }
 
 void memory_offset(struct builder *b, unsigned reg)
@@ -85,7 +92,7 @@ void memory_offset(struct builder *b, unsigned reg)
     const struct insn_mem *m = &b->in->mem;
     uint32_t wide = b->in->addrsize == 8 ? OP_W : 0;
     if (m->base == GPR_IP) {
-        constant_address(b, reg, b->eips[b->cur + 1] + (uint64_t)m->disp);
+        constant_address(b, reg, b->eip_at[b->cur + 1] + (uint64_t)m->disp);
         return;
     }
     uint8_t base = address_register(b, m->base, R10), index = m->vsib ? NO_REG : address_register(b, m->index, R11);
@@ -107,7 +114,7 @@ static void emit_slow_call(struct builder *b, const struct cold *c, uint32_t inf
 {
     if (c->address != SCRATCH_ADDRESS)
         asm_op(&b->a, OP_MOV | OP_W, SCRATCH_ADDRESS, rm_reg(c->address), 0);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur]);
+    guest_store_rip(b, b->eip_at[b->cur]);
     asm_mov_imm32(&b->a, SCRATCH_DELTA, info);
     call_glue(b, b->glue->slow);
 }
@@ -177,7 +184,7 @@ static void cold_memory(struct builder *b, struct cold *c)
     flags_prepare(b);
     c->op(b, rm_sib(SCRATCH_DELTA, SCRATCH_ADDRESS, 1, 0));
     flags_after(b);
-    asm_store_imm64(&b->a, &b->v->cpu.rip, b->eips[b->cur + 1]);
+    guest_store_rip(b, b->eip_at[b->cur + 1]);
     call_glue(b, b->eflags_valid ? b->glue->post : b->glue->post_saved);
     asm_jmp32(&b->a, c->back[1]);
 }
@@ -266,7 +273,7 @@ static bool address_is_known(const struct builder *b, unsigned size, uint64_t *a
     if ((m->base != GPR_NONE && m->base != GPR_IP) || m->index != GPR_NONE || b->in->addrsize != (b->wide ? 8 : 4) ||
         !segment_is_flat(b, m->seg) || memory_is_bit_string(b->in) || (b->mode & BT_MODE_WATCH))
         return false;
-    *address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eips[b->cur + 1] : 0);
+    *address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
     if (!b->wide)
         *address = (uint32_t)*address;
     return (*address & (size - 1)) == 0 && (size & (size - 1)) == 0;
@@ -276,7 +283,10 @@ static void emit_known_check(struct builder *b, struct cold *c, uint64_t address
 {
     uint64_t index = mmu_table_index(&b->v->cpu.mmu, address);
     if (b->wide) {
-        asm_mov_imm64(&b->a, SCRATCH_DELTA, index);
+        if (b->in->mem.base == GPR_IP)
+            guest_mov(b, SCRATCH_DELTA, index, BT_PAGE_INDEX);
+        else
+            asm_mov_imm64(&b->a, SCRATCH_DELTA, index);
         asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(c->write ? &b->v->write_table : &b->v->read_table), 0);
         asm_op(&b->a, OP_MOV | OP_W, SCRATCH_DELTA, rm_sib(R12, SCRATCH_DELTA, 8, 0), 0);
     } else {

@@ -138,11 +138,13 @@ static struct rm constant_rm(struct builder *b)
 {
     memory_offset(b, R10);
     const struct insn_mem *m = &b->in->mem;
-    uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eips[b->cur + 1] : 0);
+    uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
     uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
     if (address >> 47) /* the table's end is not within a displacement */
         return near_rm(b, R10, 0);
     asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
+    if (m->base == GPR_IP)
+        builder_constant(b, BT_CONSTANT_S32, BT_REGION_ENTRY);
     return rm_region(R10, R11, -MMU_REGION_BIAS);
 }
 

@@ -107,7 +107,8 @@ struct bt_cache;
 struct bt_stats {
     uint64_t blocks, insns, host_bytes, chains, misses, map_fills, dispatches, resumes, enters, slow_reads, slow_writes,
         bounces, device_accesses, callouts, exceptions, interrupts, host_signals, window_detours, smc_writes,
-        smc_blocks, cache_flushes, translate_cycles, exits[BT_EXIT_COUNT] /* by enum bt_exit */;
+        smc_blocks, moved_pages, moved_blocks, cache_flushes, translate_cycles,
+        exits[BT_EXIT_COUNT] /* by enum bt_exit */;
 };
 
 struct bt_vcpu {

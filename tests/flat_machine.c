@@ -249,7 +249,12 @@ static void load_system_registers(struct flat_machine *m)
     cpu->tr = (struct segment){.base = base + TSS, .limit = 0x67, .attr = 0x8b, .selector = TSS_SELECTOR};
 }
 
-void flat_machine_load(struct flat_machine *m, const struct native_state *in)
+void flat_machine_map_code_again(struct flat_machine *m, uint32_t higher)
+{
+    put_entry(m, PAGE_DIRECTORY, (NATIVE_CODE + higher) >> 22, TABLE_CODE | PTE_P | PTE_W | PTE_U);
+}
+
+void flat_machine_load_again(struct flat_machine *m, const struct native_state *in)
 {
     struct cpu *cpu = m->cpu;
     const struct segment null = {.attr = SEG_UNUSABLE};
@@ -272,8 +277,13 @@ void flat_machine_load(struct flat_machine *m, const struct native_state *in)
     memcpy(cpu->xsave, in->xsave, m->model.xcr0_mask & 4 ? NATIVE_XSAVE_SIZE : 576);
     uint64_t components = 3 | (m->model.xcr0_mask & 4);
     memcpy(cpu->xsave + 512, &components, 8);
+}
+
+void flat_machine_load(struct flat_machine *m, const struct native_state *in)
+{
+    flat_machine_load_again(m, in);
     if (m->engine)
-        m->engine->state_replaced(cpu);
+        m->engine->state_replaced(m->cpu);
 }
 
 /* Components in their initial state are not written by the processor: write them out. */

@@ -32,6 +32,10 @@ void flat_machine_write_code(struct flat_machine *m, const uint8_t *code);
 uint8_t *flat_machine_data(struct flat_machine *m);
 /* Ring 3 with this state. Code and data were written before. */
 void flat_machine_load(struct flat_machine *m, const struct native_state *in);
+/* The same without a word to the engine: translations stay. */
+void flat_machine_load_again(struct flat_machine *m, const struct native_state *in);
+/* Maps the code pages a second time, this much higher (32-bit code; a multiple of 4 MiB). */
+void flat_machine_map_code_again(struct flat_machine *m, uint32_t higher);
 /* The state a native run would have shown. False: the machine did not end in an exception. */
 bool flat_machine_run(struct flat_machine *m, struct native_result *out);
 /* The same by cpu_execute, for cases made of its classes only. */

@@ -12,9 +12,11 @@
 #include "tests/test.h"
 #include "tests/tolerance.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 /* The translator may not be there yet: the test is skipped then. */
 #pragma weak engine_bt
@@ -185,6 +187,124 @@ static void compare_many(const struct generator_options *options, unsigned long 
     compare_through(options, count, false);
 }
 
+/* ---- translations that move ---- */
+
+/* The second leads to where an address in 64 bits is another one with its sign extended than without. */
+static const uint32_t moved_higher_32[] = {0x23400000, 0x93400000};
+enum { LONG_ENOUGH = 1200000 /* cycles: bt/move.c */ };
+
+/* Ends a run that does not end by itself. */
+static struct cpu *kicked;
+static void kick(int sig)
+{
+    cpu_raise(kicked, CPU_EVENT_KICK);
+}
+
+/* From the data as it was generated. again: the translations of the run before stay. */
+static bool run_at(struct flat_machine *m, const struct generator_case *c, uint64_t higher, bool again,
+                   struct native_result *out, uint8_t *data)
+{
+    struct native_state in = c->state;
+    in.rip += higher;
+    generator_fill_memory(c, flat_machine_data(m));
+    if (again)
+        flat_machine_load_again(m, &in);
+    else
+        flat_machine_load(m, &in);
+    kicked = m->cpu;
+    signal(SIGALRM, kick);
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 300000}, NULL);
+    bool ended = flat_machine_run(m, out);
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    memcpy(data, flat_machine_data(m), DATA_BYTES);
+    return ended;
+}
+
+static struct native_result moved, fresh;
+
+/* The code runs, then at its other address, where it has the translations moved to; then there with new ones. */
+static const char *run_moved(struct flat_machine *m, struct generator_case *c)
+{
+    static uint8_t code[NATIVE_CODE_PAGES * NATIVE_PAGE], data[3][DATA_BYTES];
+    struct native_result first;
+    uint64_t higher = c->bits == 32 ? moved_higher_32[c->seed % 4 == 0] : c->base ? -NATIVE_HIGH : NATIVE_HIGH;
+
+    if (!generator_assemble(c, code))
+        return NULL;
+    flat_machine_write_code(m, code);
+    if (!run_at(m, c, 0, false, &first, data[0]))
+        return NULL;
+    for (uint64_t start = __builtin_ia32_rdtsc(); __builtin_ia32_rdtsc() - start < LONG_ENOUGH;)
+        ;
+    bool moved_ended = run_at(m, c, higher, true, &moved, data[1]);
+    bool fresh_ended = run_at(m, c, higher, false, &fresh, data[2]);
+    if (moved_ended != fresh_ended)
+        return "the end of the run";
+    if (!moved_ended)
+        return NULL;
+    int at = generator_index(c, fresh.state.rip - higher);
+    uint32_t ignored = fresh.vector == VECTOR_BP ? 0 : at < 0 ? FLAGS_ARITH : c->dead[at];
+    return flat_machine_compare(&moved, &fresh, data[1], data[2], ignored, m->model.xcr0_mask & 4);
+}
+
+static unsigned long statistic(const struct flat_machine *m, const char *name)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+    engine_bt.stats(m->cpu, f);
+    fclose(f);
+    const char *at = strstr(text, name);
+    unsigned long n = at ? strtoul(at + strlen(name), NULL, 10) : 0;
+    free(text);
+    return n;
+}
+
+static void moved_code(unsigned bits, bool window, unsigned long count)
+{
+    const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL,
+                                           .window = window ? WINDOW_ALWAYS : WINDOW_AUTO};
+    const struct generator_options kind = {.bits = bits, .length = 12};
+    unsigned long seed = setting("RINGFOLD_DIFF_SEED", 1), n = setting("RINGFOLD_DIFF_COUNT", count);
+    unsigned failures = 0;
+    const char *why = "the translator is not built in";
+    struct flat_machine *m = &engine_bt ? flat_machine_create(bits, &engine_bt, &options, &why) : NULL;
+
+    if (!m) {
+        test_skip(why);
+        return;
+    }
+    for (unsigned i = 0; bits == 32 && i < 2; i++)
+        flat_machine_map_code_again(m, moved_higher_32[i]);
+    for (unsigned long i = 0; i < n && failures < FAILURES_SHOWN; i++) {
+        struct generator_case c;
+        generator_make(&c, seed + i, &kind);
+        const char *differs = run_moved(m, &c);
+        if (!differs)
+            continue;
+        failures++;
+        printf("moved code, %u bits: %s differs\n", bits, differs);
+        flat_machine_print_case(&c);
+        flat_machine_print("moved", &moved, true);
+        flat_machine_print("anew", &fresh, true);
+    }
+    CU_ASSERT(failures == 0);
+    CU_ASSERT(statistic(m, "\"blocks_moved\": ") > n / 4);
+    flat_machine_destroy(m);
+}
+
+static void moved32(void)
+{
+    moved_code(32, false, 300);
+    moved_code(32, true, 300);
+}
+
+static void moved64(void)
+{
+    moved_code(64, false, 400);
+    moved_code(64, true, 400);
+}
+
 static void single_instructions(void)
 {
     compare_many(&(struct generator_options){.bits = 32, .length = 1, .no_branches = true}, 3000);
@@ -229,8 +349,10 @@ static void window_sequences64(void)
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences},
            {"single instructions, through the window and native", window_instructions},
-           {"sequences with branches, through the window and native", window_sequences})
+           {"sequences with branches, through the window and native", window_sequences},
+           {"sequences at another address, moved and translated anew", moved32})
 TEST_SUITE(differential64, {"single 64-bit instructions, translated and native", single_instructions64},
            {"64-bit sequences with branches, translated and native", sequences64},
            {"single 64-bit instructions, through the window and native", window_instructions64},
-           {"64-bit sequences with branches, through the window and native", window_sequences64})
+           {"64-bit sequences with branches, through the window and native", window_sequences64},
+           {"64-bit sequences at another address, moved and translated anew", moved64})
