@@ -147,7 +147,9 @@ static unsigned slot_of(const struct scan *s, const cs_insn *i, const cs_x86_op 
 static const char *check_group_operand(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     bool x87 = i->detail->x86.opcode[0] >= 0xd8 && i->detail->x86.opcode[0] <= 0xdf;
-    unsigned size = x87 ? 2 : op->size; /* Capstone takes FNSTSW's for four bytes */
+    bool mmx_low =
+        (i->id == X86_INS_PUNPCKLBW || i->id == X86_INS_PUNPCKLWD || i->id == X86_INS_PUNPCKLDQ) && op->size == 8;
+    unsigned size = x87 ? 2 : mmx_low ? 4 : op->size; /* Capstone takes FNSTSW's for four bytes, and these for eight */
     if (op->mem.disp < 0 || (uint64_t)op->mem.disp + size > s->host.count)
         return "operand beyond what its group's test covers";
     if ((op->access & CS_AC_WRITE) && !s->host.writes && !only_compares(i->id))
