@@ -145,6 +145,8 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
         if (!w->active) /* there was no room in the tables: all was flushed */
             return 0;
     }
+    if (kind == MMU_WINDOW_USER)
+        mmu_window_settle(&v->cpu.mmu);
     if (cpu_code64(&v->cpu) && !v->cpu.mmu.window[kind].regions) { /* 32-bit code brought it into use */
         v->no_regions = true;
         return 0;

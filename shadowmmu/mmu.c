@@ -192,7 +192,7 @@ void mmu_invlpg(struct mmu *mmu, uint64_t gva)
     mmu->stats.invlpg_large += large != 0;
     for (int v = 0; v < MMU_VIEW_COUNT; v++)
         clear_entry(&mmu->view[v], page);
-    mmu_window_drop(mmu, MMU_WINDOW_USER, page, false);
+    mmu_window_drop_later(mmu, page);
     mmu_window_drop(mmu, MMU_WINDOW_SUPERVISOR, page, false);
     if (large & MMU_LARGE_EXEC)
         notify(mmu, MMU_FLUSH_ALL, 0);

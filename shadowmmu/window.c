@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { RIGHT_NONE, RIGHT_READ, RIGHT_WRITE };
+enum { RIGHT_NONE, RIGHT_READ, RIGHT_WRITE, RIGHT_LATE /* still mapped, and to be taken out */ };
 enum {
     REGION_PAGES = 1 << 20,
     REGIONS = 1 << 16,
@@ -309,8 +309,6 @@ static enum mmu_window_result enter(struct mmu *mmu, enum mmu_window_kind kind, 
     struct place p;
     if (table_right(e.tables, index) != right || !locate(e.window, index, &p)) /* new entries made all others go */
         return MMU_WINDOW_OK;
-    if (*p.right && *p.right != right)
-        mmu_window_drop(mmu, kind, index, false);
     e.window->local |= kind == MMU_WINDOW_SUPERVISOR && !w.global;
     if (e.window->mappings >= MAPPINGS_MAX || !map_run(&e, index, &p, right))
         return MMU_WINDOW_FULL;
@@ -360,11 +358,12 @@ static bool drop_write(const struct place *p)
     return *p->right == RIGHT_READ;
 }
 
-/* False: the host has no more mappings for the split. */
-static bool drop_page(const struct place *p)
+/* Takes out pages from p on. False: the host has no more mappings for the split. */
+static bool drop_pages(const struct place *p, unsigned count)
 {
-    *p->right = RIGHT_NONE;
-    return mmap(p->at, PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+    for (unsigned i = 0; i < count; i++)
+        p->right[i] = RIGHT_NONE;
+    return mmap(p->at, count * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
            MAP_FAILED;
 }
 
@@ -377,9 +376,50 @@ void mmu_window_drop(struct mmu *mmu, enum mmu_window_kind kind, uint64_t index,
     uint64_t began = __builtin_ia32_rdtsc();
     if (!writes_only || !drop_write(&p)) {
         mmu->stats.window_drops++;
-        if (!drop_page(&p))
+        if (!drop_pages(&p, 1))
             mmu_window_clear(mmu, kind);
     }
+    w->cycles += __builtin_ia32_rdtsc() - began;
+}
+
+void mmu_window_drop_later(struct mmu *mmu, uint64_t index)
+{
+    struct mmu_window *w = &mmu->window[MMU_WINDOW_USER];
+    struct place p;
+    if (!w->mappings || !locate(w, index, &p) || *p.right == RIGHT_NONE || *p.right == RIGHT_LATE)
+        return;
+    if (w->late_count == sizeof w->late / sizeof w->late[0])
+        mmu_window_settle(mmu);
+    if (!*p.right) /* there was no room, all is gone */
+        return;
+    *p.right = RIGHT_LATE;
+    w->late[w->late_count++] = index;
+}
+
+/* Pages from number n of the late ones on that lie side by side, in the order in which they came. */
+static unsigned late_run(const struct mmu_window *w, unsigned n, const struct place *p)
+{
+    unsigned count = 0;
+    while (n + count < w->late_count && w->late[n + count] == w->late[n] + count && p->right[count] == RIGHT_LATE &&
+           (w->late[n] + count) / REGION_PAGES == w->late[n] / REGION_PAGES)
+        count++;
+    return count;
+}
+
+void mmu_window_settle(struct mmu *mmu)
+{
+    struct mmu_window *w = &mmu->window[MMU_WINDOW_USER];
+    if (!w->late_count)
+        return;
+    uint64_t began = __builtin_ia32_rdtsc();
+    for (unsigned n = 0, count; n < w->late_count; n += count ? count : 1) {
+        struct place p;
+        count = locate(w, w->late[n], &p) ? late_run(w, n, &p) : 0;
+        mmu->stats.window_drops += count;
+        if (count && !drop_pages(&p, count))
+            mmu_window_clear(mmu, MMU_WINDOW_USER);
+    }
+    w->late_count = 0;
     w->cycles += __builtin_ia32_rdtsc() - began;
 }
 
@@ -396,5 +436,6 @@ void mmu_window_clear(struct mmu *mmu, enum mmu_window_kind kind)
             slot_release(w, i);
     }
     w->local = false;
+    w->late_count = 0;
     w->cycles += __builtin_ia32_rdtsc() - began;
 }

@@ -63,4 +63,9 @@ void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write);
 void mmu_window_drop(struct mmu *mmu, enum mmu_window_kind kind, uint64_t index, bool writes_only);
 void mmu_window_clear(struct mmu *mmu, enum mmu_window_kind kind);
 
+/* INVLPG: the page must be out of the user window before user code runs again, which mmu_window_settle sees to. Most
+ * often another page takes its place before that, in one mapping instead of two. */
+void mmu_window_drop_later(struct mmu *mmu, uint64_t index);
+void mmu_window_settle(struct mmu *mmu);
+
 #endif

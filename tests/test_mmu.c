@@ -2,12 +2,14 @@
 /* The shadow tables under four-level paging: what stays and what goes when the guest changes address spaces and drops
  * translations. SDM vol. 3, 4.10. */
 #include "shadowmmu/mmu.h"
+#include "shadowmmu/window.h"
 #include "tests/test.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { PML4 = 0x100000, PDPT = 0x101000, PD = 0x102000, PT = 0x103000, FRAMES = 0x200000, GVA = 0x400000, PAGES = 64 };
-enum { P = 1, W = 2, PS = 0x80, G = 0x100, D = 0x40, A = 0x20 };
+enum { P = 1, W = 2, U = 4, PS = 0x80, G = 0x100, D = 0x40, A = 0x20 };
 #define ALL (P | W | A | D)
 #define NO_FLUSH (1ull << 63)
 
@@ -250,6 +252,70 @@ static void invlpg_of_large_pages(void)
     close_world(&w);
 }
 
+/* What the host's page tables say at the user window's place for a page; ~0: nothing. */
+static uint64_t through_window(struct world *w, unsigned page)
+{
+    uint64_t value = ~0ull;
+    int ends[2];
+    if (pipe(ends))
+        return ~1ull;
+    if (write(ends[1], w->mmu.window[MMU_WINDOW_USER].base + GVA + page * PAGE_SIZE, sizeof value) == sizeof value &&
+        read(ends[0], &value, sizeof value) != sizeof value)
+        value = ~1ull;
+    close(ends[0]);
+    close(ends[1]);
+    return value;
+}
+
+static void invlpg_and_the_window(void)
+{
+    struct world w;
+    struct mmu_fault fault;
+    if (!open_world(&w))
+        return;
+    *at(&w, PML4) |= U;
+    *at(&w, PDPT) |= U;
+    *at(&w, PD + 8 * (GVA >> 21)) |= U;
+    for (unsigned i = 0; i < PAGES; i++)
+        *at(&w, PT + 8 * i) |= U;
+    CU_ASSERT(mmu_window_open(&w.mmu, MMU_WINDOW_USER));
+    for (unsigned i = 0; i < PAGES; i += 2) { /* each by itself */
+        *at(&w, PT + 8 * (i + 1)) = 0;
+        CU_ASSERT_EQUAL(mmu_window_fill(&w.mmu, MMU_WINDOW_USER, GVA + i * PAGE_SIZE, MMU_WRITE, &fault),
+                        MMU_WINDOW_OK);
+        CU_ASSERT_EQUAL(through_window(&w, i), i);
+    }
+    *at(&w, PT) = (FRAMES + 5 * PAGE_SIZE) | ALL | U; /* another page in its place before user code runs */
+    mmu_invlpg(&w.mmu, GVA);
+    mmu_window_prefill(&w.mmu, GVA, true);
+    mmu_window_settle(&w.mmu);
+    CU_ASSERT_EQUAL(through_window(&w, 0), 5);
+    CU_ASSERT_EQUAL(w.mmu.stats.window_drops, 0);
+    for (unsigned i = 2; i < PAGES; i += 2) { /* none, and twice */
+        *at(&w, PT + 8 * i) = 0;
+        mmu_invlpg(&w.mmu, GVA + i * PAGE_SIZE);
+        mmu_invlpg(&w.mmu, GVA + i * PAGE_SIZE);
+    }
+    mmu_window_settle(&w.mmu);
+    CU_ASSERT_EQUAL(through_window(&w, 0), 5);
+    for (unsigned i = 2; i < PAGES; i++)
+        CU_ASSERT_EQUAL(through_window(&w, i), ~0ull);
+    CU_ASSERT_EQUAL(w.mmu.stats.window_drops, PAGES / 2 - 1);
+    for (unsigned i = 0; i < PAGES; i++) /* a run of them: more than are kept */
+        *at(&w, PT + 8 * i) = (FRAMES + i * PAGE_SIZE) | ALL | U;
+    for (unsigned i = 1; i < PAGES; i++)
+        mmu_window_fill(&w.mmu, MMU_WINDOW_USER, GVA + i * PAGE_SIZE, MMU_WRITE, &fault);
+    for (unsigned i = 0; i < PAGES; i++) {
+        *at(&w, PT + 8 * i) = 0;
+        mmu_invlpg(&w.mmu, GVA + i * PAGE_SIZE);
+    }
+    mmu_window_fill(&w.mmu, MMU_WINDOW_USER, GVA + (PAGES - 1) * PAGE_SIZE, MMU_WRITE, &fault);
+    mmu_window_settle(&w.mmu);
+    for (unsigned i = 0; i < PAGES; i++)
+        CU_ASSERT_EQUAL(through_window(&w, i), ~0ull);
+    close_world(&w);
+}
+
 TEST_SUITE(mmu, {"entries of two PCIDs stay across loads of CR3 with bit 63", kept_across_switches},
            {"dropping a frame reaches spaces that are not current", frames_are_dropped_everywhere},
            {"a remapped page's old record brings nothing back", stale_records_stay_stale},
@@ -257,4 +323,5 @@ TEST_SUITE(mmu, {"entries of two PCIDs stay across loads of CR3 with bit 63", ke
            {"global entries: in every space, INVLPG from any", global_entries},
            {"records of a page that is entered again", records_are_reused}, {"more PCIDs than are kept", many_spaces},
            {"INVPCID of a space that is not current", invpcid},
-           {"INVLPG of one address in a large page is for all of it", invlpg_of_large_pages})
+           {"INVLPG of one address in a large page is for all of it", invlpg_of_large_pages},
+           {"INVLPG takes a page out of the window before user code runs", invlpg_and_the_window})
