@@ -276,7 +276,7 @@ static bool is_counted(const struct insn *in)
 bool jcc_goes_on(const struct builder *b, const struct insn *in)
 {
     bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
-    return in->cls == INSN_JCC && !is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !b->wide && !single(b) &&
+    return in->cls == INSN_JCC && !is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !single(b) &&
            control_is_inline(b, in);
 }
 
