@@ -13,7 +13,8 @@ enum engine_exit {
     ENGINE_EXIT_HALT,     /* HLT with nothing pending */
     ENGINE_EXIT_SHUTDOWN, /* triple fault; the state shows where */
     ENGINE_EXIT_RESET,    /* CPU_EVENT_RESET was seen (and cleared) */
-    ENGINE_EXIT_ERROR     /* the host side failed; reason in engine_error */
+    ENGINE_EXIT_ERROR,    /* the host side failed; reason in engine_error */
+    ENGINE_EXIT_UNABLE    /* engine_options.step: the engine cannot do this step, and has changed nothing; see unable */
 };
 
 struct engine_options {
@@ -24,7 +25,7 @@ struct engine_options {
     enum { WINDOW_AUTO, WINDOW_ALWAYS, WINDOW_NEVER } window;
     bool one_insn_blocks; /* research: a block is one instruction, no chaining */
     /* For lockstep (frontend/verify.h): run returns ENGINE_EXIT_KICK after each block (with those that are chained
-     * behind it, forwards and inside its page), and after each delivery of an interrupt. bt only. */
+     * behind it, forwards and inside its page), and after each delivery of an interrupt; kvm after each instruction. */
     bool step;
     unsigned block_insns; /* research: the most instructions in a block, 0: as many as fit. bt only */
     /* For tests of that: one operation emitted for the guest instruction at rip damage_at is turned into another. */
@@ -50,6 +51,12 @@ struct engine {
     /* The hottest blocks, at most count, guest and host code side by side, as text; the vCPU must not run. Of a vCPU
      * made with engine_options.profile. NULL: the engine has no blocks. */
     void (*hot_blocks)(struct cpu *cpu, FILE *out, unsigned count);
+    /* Of a vCPU made with engine_options.step; NULL: the engine ends its steps exactly, and can do them all.
+     * An exception is delivered in the step of its instruction, and the engine may run into the handler if it is not
+     * told where that begins: at the CS:RIP of at (NULL: no such place). */
+    void (*step_stop)(struct cpu *cpu, const struct cpu *at);
+    /* After ENGINE_EXIT_UNABLE: why, in a few words. */
+    const char *(*unable)(const struct cpu *cpu);
     /* From any thread, after cpu->events changed: makes run look at them when it cannot see them by itself. May be
      * NULL. */
     void (*kick)(struct cpu *cpu);

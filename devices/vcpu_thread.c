@@ -206,6 +206,7 @@ static void *run_thread(void *opaque)
         case ENGINE_EXIT_RESET:
             machine_carry_out_reset(m);
             break;
+        case ENGINE_EXIT_UNABLE:
         case ENGINE_EXIT_ERROR:
             fprintf(stderr, "ringfold: engine %s failed\n", engine->name);
             machine_end(m, MACHINE_HOST_ERROR, 0);

@@ -4,10 +4,22 @@
 
 #include "hw-assist/kvm_probe.h"
 
+#include <string.h>
+
 static void print_mode(const struct kvm_probe *p, enum kvm_mode mode)
 {
     doctor_line(p->works[mode] ? MARK_OK : MARK_NOTE, kvm_mode_name(mode), "%s",
                 p->works[mode] ? "runs" : p->why[mode]);
+}
+
+/* What ringfold verify can use as a reference. */
+static void print_steps(const struct kvm_probe *p)
+{
+    char text[256] = "";
+    for (enum kvm_mode mode = 0; mode < KVM_MODE_COUNT; mode++)
+        if (p->steps[mode])
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", *text ? ", " : "", kvm_mode_name(mode));
+    doctor_line(*text ? MARK_OK : MARK_NOTE, "single steps", "%s", *text ? text : "in no mode");
 }
 
 void doctor_check_kvm(void)
@@ -28,6 +40,7 @@ void doctor_check_kvm(void)
                     p->software ? ": a software KVM, not the processor's" : "");
         doctor_line(p->exact_windows ? MARK_OK : MARK_NOTE, "interrupt windows", "%s",
                     p->exact_windows ? "exact" : "missed when short: the guest is stepped to them");
+        print_steps(p);
         doctor_line(MARK_OK, "the probe", "took %.1f ms", p->milliseconds);
     }
     bool suffices = kvm_probe_suffices(p, false, why, sizeof why);

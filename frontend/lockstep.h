@@ -15,6 +15,9 @@
  * run again from its beginning, on the follower's memory, block by block and with blocks cut shorter, to find the first
  * instruction that does it.
  *
+ * With KVM as the reference (lockstep_reference.c) a step goes on while the leader stands inside a repeated string
+ * instruction, since KVM may do many repetitions at once; and arithmetic flags that the manual leaves open may differ.
+ *
  * Two differences are none, and only counted: accessed and dirty bits in paging structures that were set earlier by one
  * side (SDM vol. 3, 4.10.2.3: the processor may cache them), and arithmetic flags that are dead, because the code ahead
  * overwrites them before it reads them or because an exception shows them there (bt/translate.c). The leader gets the
@@ -26,7 +29,15 @@
 
 #include <stdio.h>
 
+enum lockstep_reference {
+    LOCKSTEP_REFERENCE_AUTO, /* KVM where it can be stepped, bt elsewhere */
+    LOCKSTEP_REFERENCE_KVM,  /* what KVM cannot do ends the run */
+    LOCKSTEP_REFERENCE_BT
+};
+
 struct lockstep_config {
+    enum lockstep_reference reference;
+    uint64_t skip;        /* so many steps of the leader, before all that, are not compared */
     uint64_t count;       /* end after so many instructions of the reference; 0: when the guest ends */
     uint64_t ns_per_insn; /* how fast time goes */
     FILE *report;         /* where a divergence is described */
@@ -44,6 +55,9 @@ struct lockstep_outcome {
     uint64_t instructions, steps;       /* of the reference, of the leader */
     uint64_t interrupts, exceptions;    /* that the leader took */
     uint64_t accessed_bits, dead_flags; /* tolerated differences */
+    uint64_t by_kvm;                    /* instructions, of the reference's, that KVM ran */
+    uint64_t kvm_differs;               /* steps in which a software KVM alone came to something else */
+    uint64_t undefined_flags;           /* steps with a difference that the manual leaves open; KVM only */
     bool found;                         /* of a divergence: the instruction is known */
     uint64_t rip;                       /* its address (offset in CS), or the first of the step */
     char text[96];                      /* its listing */

@@ -197,6 +197,20 @@ unsigned code_peek(struct lockstep *l, const struct cpu *cpu, uint64_t rip, uint
     return n;
 }
 
+bool code_peek_byte(struct lockstep *l, const struct cpu *cpu, uint64_t at, uint8_t *byte)
+{
+    struct mmu walker = cpu->mmu;
+    struct mmu_fault fault;
+    gpa_t where;
+    walker.mem = &l->mirror;
+    if (mmu_translate(&walker, at, MMU_READ | MMU_SUPERVISOR | MMU_PROBE, &where, &fault))
+        return false;
+    const uint8_t *page = memory_page(&l->mirror, gpa_gfn(where)).read;
+    if (page)
+        *byte = page[where.v & PAGE_MASK];
+    return page;
+}
+
 uint64_t code_dead_flags(struct lockstep *l, const struct cpu *cpu)
 {
     uint64_t rip = cpu->rip, dead = 0, live = 0;

@@ -41,11 +41,31 @@ struct record {
     bool failed; /* out of memory */
 };
 
+enum { REFERENCE_REASONS = 12 };
+
+struct reference_key {
+    uint64_t flags, dr7, cr4, mode;
+};
+
+/* lockstep_reference.c */
+struct reference {
+    struct cpu *bt, *kvm;                 /* kvm: NULL when it is not used */
+    bool uncollected;                     /* KVM may have written since reference_collect */
+    bool off;                             /* for the rest of this step KVM is not asked */
+    bool by_kvm;                          /* KVM had a part in this step */
+    char reasons[REFERENCE_REASONS][128]; /* why bt took its place: said already */
+    unsigned reason_count;
+    bool has_refused;
+    struct reference_key refused;
+};
+
 struct lockstep {
     struct machine *machine;
     const struct lockstep_config *config;
     struct lockstep_outcome *outcome;
-    struct cpu *leader, *follower;
+    struct cpu *leader, *follower; /* follower: the reference's vCPU that has the state */
+    struct reference reference;
+    bool refused;                  /* KVM cannot go on, and nobody else is to; the reason is in err */
     const struct cpu_board *inner; /* the machine's own */
     struct cpu_board recording, replaying;
     struct memory *memory; /* the machine's */
@@ -53,7 +73,7 @@ struct lockstep {
     bool has_mirror;
     struct memory_listener listener;
     struct foreign *foreign; /* lockstep_memory.c */
-    size_t foreign_count, foreign_room;
+    size_t foreign_count;
     struct memory_journal leader_journal, follower_journal;
     struct record record;
     struct cpu *start; /* a copy of the state before the step; no engine's */
@@ -74,6 +94,35 @@ void record_drain(struct lockstep *l);
 bool record_used_up(const struct lockstep *l);
 /* The vector of the interrupt that comes next, or -1. */
 int record_next_interrupt(const struct lockstep *l);
+
+/* ---- lockstep_reference.c ---- */
+
+/* Makes l->follower. 0, or -1 with the reason in l->err. */
+int reference_create(struct lockstep *l);
+void reference_destroy(struct lockstep *l);
+/* One step of the follower, with interrupts due (CPU_EVENT_INTR, CPU_EVENT_NMI). False: l->refused. */
+bool reference_run(struct lockstep *l, uint32_t events, enum engine_exit *how);
+/* Arithmetic flags whose values the manual leaves open behind the instruction at hand; before: those in front of it.
+ * Only where KVM runs it: the translator leaves them as the host does on both sides. */
+uint64_t reference_undefined_flags(struct lockstep *l, uint64_t before);
+/* The follower's state was replaced. */
+void reference_replaced(struct lockstep *l);
+/* The follower's state where the manual leaves it to the processor, and no program can see it: as the leader's. */
+void reference_even_out(struct lockstep *l);
+void reference_even_out_stack(struct lockstep *l); /* after a step that may have ended with an exception */
+/* Where a step that raises an exception ends: at's CS:RIP; NULL: none does. */
+void reference_stop_at(struct lockstep *l, const struct cpu *at);
+/* The leader stands inside a repeated string instruction, where KVM need not stop: its step is to go on. */
+bool reference_passes_by(struct lockstep *l);
+/* KVM had a part in this step, and is one whose results need not be the processor's. */
+bool reference_doubtful(const struct lockstep *l);
+/* The step is done again from its start, by the translator alone: the follower's state. */
+void reference_begin_again(struct lockstep *l);
+/* The translator agreed with itself: counted, and said. */
+void reference_was_wrong(struct lockstep *l);
+void reference_step_done(struct lockstep *l);
+/* Pages that KVM wrote come into the follower's journal. Before the leader's next step. */
+void reference_collect(struct lockstep *l);
 
 /* ---- lockstep_memory.c ---- */
 
@@ -101,6 +150,8 @@ bool state_same(const struct cpu *a, const struct cpu *b, uint64_t ignored, FILE
 
 /* Up to 15 bytes of the code that a state is about to run, from the follower's memory. How many can be read. */
 unsigned code_peek(struct lockstep *l, const struct cpu *cpu, uint64_t rip, uint8_t bytes[15]);
+/* One byte of data at a linear address. */
+bool code_peek_byte(struct lockstep *l, const struct cpu *cpu, uint64_t at, uint8_t *byte);
 enum insn_mode code_mode(const struct cpu *cpu);
 /* Arithmetic flags that the code ahead overwrites before anything reads them. cpu: the follower. */
 uint64_t code_dead_flags(struct lockstep *l, const struct cpu *cpu);

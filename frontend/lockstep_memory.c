@@ -4,12 +4,15 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { JOURNAL_PAGES = 4096 };
 
-/* A host page that is no guest RAM (ROM, video memory), and the follower's copy of it. */
+/* Host memory that is no guest RAM (ROM, video memory), and the follower's copy of it: by areas of the host's
+ * addresses. */
+enum { FOREIGN_AREA = 64 << 20 };
 struct foreign {
-    const uint8_t *page;
+    uintptr_t area;
     uint8_t *copy;
 };
 
@@ -39,7 +42,7 @@ void mirror_destroy(struct lockstep *l)
 {
     l->memory->journal = NULL;
     for (size_t i = 0; i < l->foreign_count; i++)
-        free(l->foreign[i].copy);
+        munmap(l->foreign[i].copy, FOREIGN_AREA);
     free(l->foreign);
     free(l->leader_journal.gfns);
     free(l->leader_journal.before);
@@ -51,34 +54,28 @@ void mirror_destroy(struct lockstep *l)
 
 /* ---- the map ---- */
 
-/* Sorted by page; found or entered. */
+/* Pages that lie together do so in the copy as well: KVM wants few memory slots. */
 static uint8_t *foreign_copy(struct lockstep *l, const uint8_t *page)
 {
-    size_t low = 0, high = l->foreign_count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (l->foreign[mid].page < page)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (low == l->foreign_count || l->foreign[low].page != page) {
-        if (l->foreign_count == l->foreign_room) {
-            size_t room = l->foreign_room ? l->foreign_room * 2 : 1024;
-            struct foreign *more = realloc(l->foreign, room * sizeof *more);
-            if (!more)
-                return NULL;
-            l->foreign = more;
-            l->foreign_room = room;
-        }
-        uint8_t *copy = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
-        if (!copy)
+    static const uintptr_t offset_mask = FOREIGN_AREA - 1;
+    uintptr_t area = (uintptr_t)page & ~offset_mask;
+    size_t i = 0;
+    while (i < l->foreign_count && l->foreign[i].area != area)
+        i++;
+    if (i == l->foreign_count) {
+        struct foreign *more = realloc(l->foreign, (i + 1) * sizeof *more);
+        if (!more)
             return NULL;
-        memmove(l->foreign + low + 1, l->foreign + low, (l->foreign_count++ - low) * sizeof *l->foreign);
-        l->foreign[low] = (struct foreign){page, copy};
+        l->foreign = more;
+        void *copy =
+            mmap(NULL, FOREIGN_AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (copy == MAP_FAILED)
+            return NULL;
+        l->foreign[l->foreign_count++] = (struct foreign){area, copy};
     }
-    memcpy(l->foreign[low].copy, page, PAGE_SIZE);
-    return l->foreign[low].copy;
+    uint8_t *to = l->foreign[i].copy + ((uintptr_t)page & offset_mask);
+    memcpy(to, page, PAGE_SIZE);
+    return to;
 }
 
 static uint8_t *own_page(struct lockstep *l, uint8_t *page)
@@ -190,7 +187,9 @@ static bool tolerated(struct lockstep *l, uint32_t *ours, uint32_t *theirs, bool
         l->outcome->accessed_bits++;
         return true;
     }
-    if (flags_dead && !(difference & ~(uint32_t)FLAGS_ARITH) && (*ours & EFLAGS_FIXED)) {
+    uint32_t stepping = l->reference.kvm ? FLAG_TF : 0; /* KVM's own, in the frame of an exception */
+    if (flags_dead && !(difference & ~(uint32_t)(FLAGS_ARITH | stepping)) && (*ours & EFLAGS_FIXED)) {
+        *theirs = (*theirs & ~stepping) | (*ours & stepping);
         *ours = *theirs; /* the reference's are the ones that the hardware would show */
         l->outcome->dead_flags++;
         return true;

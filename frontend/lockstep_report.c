@@ -45,21 +45,25 @@ static bool add_mark(struct trail *t, unsigned n)
     return t->marks[n].cpu;
 }
 
-static void put_state(struct cpu *to, struct cpu *from)
+static void put_state(struct lockstep *l, struct cpu *to, struct cpu *from)
 {
     cpu_state_copy(to, from);
     to->interrupt_shadow = from->interrupt_shadow;
-    engine_bt.state_replaced(to);
+    if (to == l->follower)
+        reference_replaced(l);
+    else
+        engine_bt.state_replaced(to);
 }
 
 /* Reference and memory to mark n, by running from the start. */
 static void go_to(struct trail *t, unsigned n)
 {
     struct lockstep *l = t->l;
+    reference_collect(l);
     mirror_rewind(l);
     l->record.next = 0;
     l->mismatch[0] = 0;
-    put_state(l->follower, l->start);
+    put_state(l, l->follower, l->start);
     for (unsigned i = 0; i < n; i++)
         follower_step(l);
 }
@@ -124,7 +128,7 @@ static struct trial try_block(struct trail *t, unsigned n, unsigned limit)
     struct trial r = {0};
     go_to(t, n);
     bt_of(t->suspect)->options.block_insns = limit;
-    put_state(t->suspect, t->marks[n].cpu);
+    put_state(l, t->suspect, t->marks[n].cpu);
     int vector = record_next_interrupt(l);
     if (vector >= 0)
         return (struct trial){.same = true, .reached = n + 1}; /* a delivery: in C on both sides */

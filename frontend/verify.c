@@ -19,16 +19,20 @@
 enum { EXIT_DIVERGED = 1, EXIT_TIMEOUT = 124, EXIT_SIGNAL = 128, DEFAULT_NS_PER_INSN = 20, SERIAL_PATIENCE_MS = 1000 };
 
 static const char help[] =
-    "Usage: ringfold verify [OPTIONS OF run] [--count N] [--ns-per-insn N] [IMAGE]\n"
+    "Usage: ringfold verify [OPTIONS OF run] [--reference WHO] [--count N] [--ns-per-insn N] [IMAGE]\n"
     "\n"
     "Runs the guest twice at once: translated in blocks of full size, as `ringfold run --engine bt` does, and by a\n"
-    "reference, the same translator with blocks of one instruction. Registers are compared after each block, and the\n"
-    "memory that either wrote. The first divergence is described on stderr: the guest instruction, what differs, the\n"
-    "host code made for it, and the states of both.\n"
+    "reference, one instruction at a time. Registers are compared after each block, and the memory that either wrote.\n"
+    "The first divergence is described on stderr: the guest instruction, what differs, the host code made for it, and\n"
+    "the states of both.\n"
     "\n"
     "Devices exist once: what they tell the guest is recorded and given to the reference at the same instruction.\n"
     "Time goes by instructions, not by the clock, so a run can be repeated exactly (but for disk workers).\n"
     "\n"
+    "  --reference kvm        this host's KVM, by single steps; what it cannot do ends the run\n"
+    "              bt         the translator itself with blocks of one instruction\n"
+    "              auto       (the default) KVM as far as it goes; a line on stderr says where bt takes its place\n"
+    "  --skip N               the first N blocks run without a reference\n"
     "  --count N              end after N instructions\n"
     "  --ns-per-insn N        how much time an instruction takes for the guest's timers; default 20\n"
     "  -m, --cpu, --kernel, --initrd, --append, --disk, --cdrom, --floppy, --boot, --firmware, --serial,\n"
@@ -63,29 +67,50 @@ static int parse_number(const char *option, const char *text, uint64_t *out, cha
     return 0;
 }
 
+static int parse_reference(const char *text, enum lockstep_reference *out, char *err, size_t err_len)
+{
+    static const char *const names[] = {
+        [LOCKSTEP_REFERENCE_AUTO] = "auto", [LOCKSTEP_REFERENCE_KVM] = "kvm", [LOCKSTEP_REFERENCE_BT] = "bt"};
+    for (unsigned i = 0; text && i < sizeof names / sizeof *names; i++)
+        if (!strcmp(text, names[i])) {
+            *out = (enum lockstep_reference)i;
+            return 0;
+        }
+    snprintf(err, err_len, "--reference %.40s: auto, kvm or bt is expected", text ? text : "");
+    return -1;
+}
+
+/* argv[*i] is an option of verify's own, name, with its value in it or behind it. */
+static bool is_option(const char *name, int argc, char **argv, int *i, const char **value)
+{
+    size_t len = strlen(name);
+    const char *arg = argv[*i];
+    if (strncmp(arg, name, len) || (arg[len] && arg[len] != '='))
+        return false;
+    *value = arg[len] ? arg + len + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+    return true;
+}
+
 /* Takes the options that run does not know out of argv. */
 static int parse(struct verify *v, int *argc, char **argv)
 {
-    int kept = 1;
+    int kept = 1, r = 0;
+    const char *text;
     v->config.ns_per_insn = DEFAULT_NS_PER_INSN;
-    for (int i = 1; i < *argc; i++) {
-        const struct {
-            const char *name;
-            uint64_t *value;
-        } own[] = {{"--count", &v->config.count}, {"--ns-per-insn", &v->config.ns_per_insn}};
-        bool mine = false;
-        for (unsigned k = 0; k < sizeof own / sizeof *own && !mine; k++) {
-            size_t len = strlen(own[k].name);
-            if (strncmp(argv[i], own[k].name, len) || (argv[i][len] && argv[i][len] != '='))
-                continue;
-            const char *text = argv[i][len] ? argv[i] + len + 1 : i + 1 < *argc ? argv[++i] : NULL;
-            if (parse_number(own[k].name, text, own[k].value, v->err, sizeof v->err))
-                return -1;
-            mine = true;
-        }
-        if (!mine)
+    for (int i = 1; i < *argc && !r; i++) {
+        if (is_option("--count", *argc, argv, &i, &text))
+            r = parse_number("--count", text, &v->config.count, v->err, sizeof v->err);
+        else if (is_option("--ns-per-insn", *argc, argv, &i, &text))
+            r = parse_number("--ns-per-insn", text, &v->config.ns_per_insn, v->err, sizeof v->err);
+        else if (is_option("--skip", *argc, argv, &i, &text))
+            r = parse_number("--skip", text, &v->config.skip, v->err, sizeof v->err);
+        else if (is_option("--reference", *argc, argv, &i, &text))
+            r = parse_reference(text, &v->config.reference, v->err, sizeof v->err);
+        else
             argv[kept++] = argv[i];
     }
+    if (r)
+        return r;
     argv[ *argc = kept] = NULL;
     if (options_parse(&v->options, *argc, argv, v->err, sizeof v->err))
         return -1;
@@ -176,14 +201,20 @@ static int run(struct verify *v)
         complain("verify: %s", v->err);
         return EXIT_HOST;
     }
+    char by_kvm[160] = "";
+    if (o.by_kvm)
+        snprintf(by_kvm, sizeof by_kvm,
+                 ", %" PRIu64 " undefined flags; %" PRIu64 " instructions by KVM, which differs alone in %" PRIu64
+                 " steps",
+                 o.undefined_flags, o.by_kvm, o.kvm_differs);
     const char *end = result == LOCKSTEP_DIVERGED  ? "a divergence"
                       : result == LOCKSTEP_COUNT   ? "no divergence until --count"
                       : result == LOCKSTEP_STOPPED ? "no divergence until it was stopped"
                                                    : end_text(how);
     complain("verify: %s%s; %" PRIu64 " instructions, %" PRIu64 " steps, %" PRIu64 " interrupts, %" PRIu64
-             " exceptions; tolerated: %" PRIu64 " accessed/dirty bits, %" PRIu64 " dead flags",
+             " exceptions; tolerated: %" PRIu64 " accessed/dirty bits, %" PRIu64 " dead flags%s",
              result == LOCKSTEP_ENDED ? "no divergence, " : "", end, o.instructions, o.steps, o.interrupts,
-             o.exceptions, o.accessed_bits, o.dead_flags);
+             o.exceptions, o.accessed_bits, o.dead_flags, by_kvm);
     if (result == LOCKSTEP_DIVERGED)
         return EXIT_DIVERGED;
     if (result != LOCKSTEP_STOPPED)

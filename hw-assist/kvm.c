@@ -28,8 +28,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KICK_SIGNAL (SIGRTMIN + 1)
-
 /* ---- virtual machines: one for each guest memory ---- */
 
 static pthread_mutex_t vm_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,6 +77,8 @@ static void find_capabilities(struct kvm_vm *vm)
     vm->has_xcrs = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0;
     vm->has_debug_registers = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_DEBUGREGS) > 0;
     vm->has_events = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_VCPU_EVENTS) > 0;
+    int sync = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
+    vm->has_sync_regs = sync > 0 && (sync & KVM_SYNC_X86_VALID_FIELDS) == KVM_SYNC_X86_VALID_FIELDS;
     struct kvm_enable_cap msrs = {.cap = KVM_CAP_X86_USER_SPACE_MSR, .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN};
     vm->has_msr_exits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
                         ioctl(vm->fd, KVM_ENABLE_CAP, &msrs) == 0;
@@ -185,14 +185,14 @@ static void on_signal(int signal)
 static void install_signal(void)
 {
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK}; /* bt shares the thread */
-    sigaction(KICK_SIGNAL, &act, NULL);
+    sigaction(KVM_KICK_SIGNAL, &act, NULL);
 }
 
 static void attach_thread(struct kvm_vcpu *v)
 {
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, KICK_SIGNAL);
+    sigaddset(&set, KVM_KICK_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     v->thread_id = (int)syscall(SYS_gettid);
 }
@@ -202,7 +202,7 @@ static void kick(struct cpu *cpu)
     struct kvm_vcpu *v = kvm_vcpu_of(cpu);
     __atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     if (atomic_load(&v->in_guest))
-        syscall(SYS_tgkill, getpid(), v->thread_id, KICK_SIGNAL);
+        syscall(SYS_tgkill, getpid(), v->thread_id, KVM_KICK_SIGNAL);
 }
 
 /* ---- life cycle ---- */
@@ -264,6 +264,7 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
         goto fail;
     }
     v->cpu.engine = v;
+    v->step = options && options->step;
     if (kvm_state_init(v, options && options->host_cpu, err, err_len))
         goto fail;
     kvm_memory_notify(&v->vm->memory, v);
@@ -362,7 +363,7 @@ static int set_slice_timer(struct kvm_vcpu *v, bool on)
 {
     struct itimerspec t = {.it_value.tv_nsec = on ? SLICE_NS : 0, .it_interval.tv_nsec = on ? SLICE_NS : 0};
     if (!v->has_slice_timer) {
-        struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL};
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KVM_KICK_SIGNAL};
         event._sigev_un._tid = v->thread_id;
         if (timer_create(CLOCK_MONOTONIC, &event, &v->slice_timer))
             return -errno;
@@ -543,7 +544,10 @@ static enum engine_exit run(struct cpu *cpu)
     struct kvm_vcpu *v = kvm_vcpu_of(cpu);
     enum engine_exit how;
     const char *step = "";
-    attach_thread(v);
+    if (!v->step || !v->thread_id)
+        attach_thread(v);
+    if (v->step)
+        return kvm_step(v);
     for (;;) {
         if (handle_requests(v, &how))
             return how;
@@ -575,6 +579,19 @@ static enum engine_exit run(struct cpu *cpu)
     }
 }
 
+static void step_stop(struct cpu *cpu, const struct cpu *at)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    v->has_stop = at != NULL;
+    if (at)
+        v->stop_at = cpu_code64(at) ? at->rip : (uint32_t)(at->seg[SEG_CS].base + at->rip);
+}
+
+static const char *unable(const struct cpu *cpu)
+{
+    return ((const struct kvm_vcpu *)cpu)->unable;
+}
+
 static void stats(const struct cpu *cpu, FILE *out)
 {
     const struct kvm_vcpu *v = (const struct kvm_vcpu *)cpu;
@@ -602,4 +619,6 @@ const struct engine engine_kvm = {.name = "kvm",
                                   .run = run,
                                   .state_replaced = state_replaced,
                                   .stats = stats,
+                                  .step_stop = step_stop,
+                                  .unable = unable,
                                   .kick = kick};

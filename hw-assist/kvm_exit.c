@@ -143,7 +143,7 @@ static void describe_reason(const struct kvm_run *run, char *buf, size_t len)
     }
 }
 
-static unsigned code_at_rip(struct cpu *cpu, uint8_t *code, unsigned max)
+unsigned kvm_code_at_rip(struct cpu *cpu, uint8_t *code, unsigned max)
 {
     uint64_t at = cpu->rip + (cpu_code64(cpu) ? 0 : cpu->seg[SEG_CS].base);
     unsigned n = 0;
@@ -166,7 +166,7 @@ void kvm_exit_describe(struct kvm_vcpu *v, char *buf, size_t len)
     struct cpu *cpu = &v->cpu;
     char reason[160], bytes[3 * 15 + 1] = "";
     uint8_t code[15];
-    unsigned n = code_at_rip(cpu, code, sizeof code);
+    unsigned n = kvm_code_at_rip(cpu, code, sizeof code);
     for (unsigned i = 0; i < n; i++)
         snprintf(bytes + 3 * i, sizeof bytes - 3 * i, " %02x", code[i]);
     describe_reason(v->run, reason, sizeof reason);
@@ -180,7 +180,7 @@ void kvm_exit_describe(struct kvm_vcpu *v, char *buf, size_t len)
 static bool at_paging_switch(struct cpu *cpu)
 {
     uint8_t code[4];
-    unsigned n = code_at_rip(cpu, code, sizeof code);
+    unsigned n = kvm_code_at_rip(cpu, code, sizeof code);
     return n >= 3 && code[0] == 0x0f && code[1] == 0x22 && (code[2] & 0xf8) == 0xc0 && (cpu->gpr[code[2] & 7] & CR0_PG);
 }
 

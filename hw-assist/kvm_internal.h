@@ -48,6 +48,8 @@ int kvm_memory_apply(struct kvm_memory *m, uint64_t a20_mask);
 
 /* ---- kvm.c ---- */
 
+#define KVM_KICK_SIGNAL (SIGRTMIN + 1) /* only makes KVM_RUN return */
+
 struct kvm_vm {
     unsigned references;
     struct kvm_vm *next;
@@ -55,6 +57,7 @@ struct kvm_vm {
     int kvm_fd, fd;
     struct kvm_memory memory;
     bool has_xsave, has_xcrs, has_debug_registers, has_events, has_msr_exits;
+    bool has_sync_regs;      /* general and segment registers and events, in kvm_run */
     bool has_deadline_exits; /* IA32_TSC_DEADLINE comes to the board's local APIC */
 };
 
@@ -78,6 +81,13 @@ struct kvm_vcpu {
     bool has_tsc_offset;
     uint32_t msrs[KVM_STATE_MSRS]; /* the ones of struct cpu that this KVM knows */
     unsigned msr_count;
+    /* engine_options.step: kvm_step.c */
+    bool step;
+    bool synced; /* kvm_run holds the general state, by KVM_CAP_SYNC_REGS: each ioctl of a vCPU has its price */
+    bool has_stop;
+    unsigned light_steps;       /* since the whole state was read */
+    uint64_t stop_at, stop_set; /* linear; as KVM has it, ~0: no breakpoint */
+    char unable[128];
     struct kvm_vcpu *next; /* in kvm_memory.vcpus */
     struct {
         uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores, steps;
@@ -98,6 +108,8 @@ int kvm_state_load(struct kvm_vcpu *v, const char **step);
 int kvm_state_store(struct kvm_vcpu *v, const char **step);
 /* Only what a sleeping HLT needs: general registers, segments, control registers, interrupt shadow. */
 int kvm_state_store_core(struct kvm_vcpu *v, const char **step);
+/* As kvm_state_store, but for x87 and vector state, XCR0, MSRs, the time stamp counter and the debug registers. */
+int kvm_state_store_general(struct kvm_vcpu *v, const char **step);
 
 /* ---- kvm_exit.c ---- */
 
@@ -108,5 +120,12 @@ void kvm_exit_msr(struct kvm_vcpu *v, bool write);
 void kvm_exit_describe(struct kvm_vcpu *v, char *buf, size_t len);
 /* A shutdown that this host's KVM makes because it cannot do the guest's paging mode, not the guest by itself. */
 bool kvm_exit_is_missing_mode(struct kvm_vcpu *v);
+/* Bytes at CS:RIP as the struct has it. How many could be read. */
+unsigned kvm_code_at_rip(struct cpu *cpu, uint8_t *code, unsigned max);
+
+/* ---- kvm_step.c ---- */
+
+/* One instruction, or the delivery of one interrupt. */
+enum engine_exit kvm_step(struct kvm_vcpu *v);
 
 #endif

@@ -108,6 +108,10 @@ static void sync_slot(struct kvm_memory *m, unsigned number)
     bool all = !bitmap || ioctl(m->vm_fd, KVM_GET_DIRTY_LOG, &log);
     for (uint64_t i = 0; i < s->count; i++) {
         uint64_t gfn = aliased(m, s->gfn + i);
+        if (!all && !(i % 64) && !bitmap[i / 64]) {
+            i += 63;
+            continue;
+        }
         if ((all || (bitmap[i / 64] >> (i % 64) & 1)) && gfn < m->mem->page_count)
             atomic_fetch_or(&m->mem->flags[gfn], MEMORY_PAGE_DIRTY);
     }

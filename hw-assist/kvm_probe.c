@@ -66,7 +66,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kvm_probe result;
 /* What of it was tried already; under the lock. */
 static struct {
-    bool guest, mode[KVM_MODE_COUNT], windows, speed;
+    bool guest, mode[KVM_MODE_COUNT], windows, speed, steps;
 } tried;
 /* For the signal handler, which runs in the probing thread only. */
 static _Thread_local struct kvm_run *volatile limited;
@@ -414,6 +414,30 @@ static bool try_window(struct guest *g)
     return exact;
 }
 
+/* Steps through the mode's code until it is in the mode, and one further: does each stop behind an instruction? */
+static bool try_steps(struct guest *g, enum kvm_mode mode)
+{
+    enum { MOST = 12 }; /* the way into ring 3 is the longest */
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP};
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    bool stepped = false;
+    if (!vcpu_open(g) || !set_up(g, mode, LOOPS) || ioctl(g->vcpu, KVM_SET_GUEST_DEBUG, &debug)) {
+        vcpu_close(g);
+        return false;
+    }
+    limit_set(g->limit, LIMIT_MS);
+    for (unsigned i = 0; i < MOST && !stepped; i++) {
+        bool there = !ioctl(g->vcpu, KVM_GET_SREGS, &sregs) && (mode != KVM_MODE_RING3 || (sregs.cs.selector & 3) == 3);
+        if (ioctl(g->vcpu, KVM_RUN, 0) || g->run->exit_reason != KVM_EXIT_DEBUG || ioctl(g->vcpu, KVM_GET_REGS, &regs))
+            break;
+        stepped = there && regs.rcx == LOOPS - 1; /* its first instruction counts down */
+    }
+    limit_set(g->limit, 0);
+    vcpu_close(g);
+    return stepped;
+}
+
 static void try_speed(struct guest *g)
 {
     result.real_ns = measure(g, KVM_MODE_REAL);
@@ -483,7 +507,7 @@ struct wish {
     enum kvm_mode last;
     bool all_modes; /* also behind one that does not work */
     bool speed;     /* when all those modes work */
-    bool windows;
+    bool windows, steps;
 };
 
 /* The first mode that is still to be tried, KVM_MODE_COUNT: none. */
@@ -512,13 +536,18 @@ static const struct kvm_probe *fulfil(struct wish w)
     enum kvm_mode mode;
     double ns, start = now_ns();
     pthread_mutex_lock(&lock);
-    if ((next_mode(&w) < KVM_MODE_COUNT || speed_wanted(&w) || (w.windows && !tried.windows)) && begin(&g)) {
+    if ((next_mode(&w) < KVM_MODE_COUNT || speed_wanted(&w) || (w.windows && !tried.windows) ||
+         (w.steps && !tried.steps)) &&
+        begin(&g)) {
         for (; (mode = next_mode(&w)) < KVM_MODE_COUNT; tried.mode[mode] = true)
             result.works[mode] = try_mode(&g, mode, 1, &ns);
         if (w.windows && !tried.windows) {
             result.exact_windows = try_window(&g);
             tried.windows = true;
         }
+        for (mode = 0; w.steps && !tried.steps && mode < KVM_MODE_COUNT; mode++)
+            result.steps[mode] = result.works[mode] && try_steps(&g, mode);
+        tried.steps |= w.steps;
         if (speed_wanted(&w)) {
             try_speed(&g);
             tried.speed = true;
@@ -532,7 +561,13 @@ static const struct kvm_probe *fulfil(struct wish w)
 
 const struct kvm_probe *kvm_probe(void)
 {
-    return fulfil((struct wish){.last = KVM_MODE_COUNT - 1, .all_modes = true, .speed = true, .windows = true});
+    return fulfil(
+        (struct wish){.last = KVM_MODE_COUNT - 1, .all_modes = true, .speed = true, .windows = true, .steps = true});
+}
+
+const struct kvm_probe *kvm_probe_steps(void)
+{
+    return fulfil((struct wish){.last = KVM_MODE_COUNT - 1, .all_modes = true, .steps = true});
 }
 
 static enum kvm_mode last_mode(bool long_mode)

@@ -22,6 +22,8 @@ enum kvm_mode {
     KVM_MODE_COUNT
 };
 const char *kvm_mode_name(enum kvm_mode mode);
+struct cpu;
+enum kvm_mode kvm_mode_of(const struct cpu *cpu);
 
 enum { KVM_PROBE_TEXT = 128 };
 
@@ -33,6 +35,7 @@ struct kvm_probe {
     bool works[KVM_MODE_COUNT];
     char why[KVM_MODE_COUNT][KVM_PROBE_TEXT]; /* what happened instead */
     bool software;                            /* real mode as slow as only an interpreter is */
+    bool steps[KVM_MODE_COUNT];               /* KVM_GUESTDBG_SINGLESTEP stops behind an instruction in this mode */
     bool exact_windows;                       /* an interrupt window of two instructions is noticed */
     double real_ns, protected_ns;             /* for one instruction of a loop; 0: not measured */
     double milliseconds;                      /* that the probe took */
@@ -43,6 +46,8 @@ const struct kvm_probe *kvm_probe(void);
 /* As much of it as tells whether a machine can be given to this KVM (kvm_probe_suffices): the modes up to the first
  * that does not work, and the speed when all do. The rest of the struct stays as it is; a later call may fill it in. */
 const struct kvm_probe *kvm_probe_choice(bool long_mode);
+/* The modes and steps. */
+const struct kvm_probe *kvm_probe_steps(void);
 /* exact_windows alone. */
 bool kvm_probe_exact_windows(void);
 

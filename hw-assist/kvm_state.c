@@ -70,7 +70,9 @@ static int load_regs(struct kvm_vcpu *v)
 static int store_regs(struct kvm_vcpu *v)
 {
     struct kvm_regs r;
-    if (ioctl(v->fd, KVM_GET_REGS, &r))
+    if (v->synced)
+        r = v->run->s.regs.regs;
+    else if (ioctl(v->fd, KVM_GET_REGS, &r))
         return -1;
     for (unsigned i = 0; i < 16; i++)
         v->cpu.gpr[i] = *kvm_gpr(&r, i);
@@ -117,7 +119,9 @@ static int store_sregs(struct kvm_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
     struct kvm_sregs s;
-    if (ioctl(v->fd, KVM_GET_SREGS, &s))
+    if (v->synced)
+        s = v->run->s.regs.sregs;
+    else if (ioctl(v->fd, KVM_GET_SREGS, &s))
         return -1;
     segment_from_kvm(&cpu->seg[SEG_CS], &s.cs);
     segment_from_kvm(&cpu->seg[SEG_DS], &s.ds);
@@ -195,7 +199,9 @@ static int store_events(struct kvm_vcpu *v, bool deliver)
     struct kvm_vcpu_events e = {0};
     if (!v->vm->has_events)
         return 0;
-    if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e))
+    if (v->synced)
+        e = v->run->s.regs.events;
+    else if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e))
         return -1;
     cpu->interrupt_shadow = e.interrupt.shadow != 0;
     cpu->nmi_blocked = e.nmi.masked;
@@ -497,6 +503,16 @@ int kvm_state_store_core(struct kvm_vcpu *v, const char **step)
                                         {"reading the segment and control registers", store_sregs}};
     int r = take_steps(v, steps, sizeof steps / sizeof *steps, step);
     if (!r && store_events(v, false)) {
+        *step = "reading pending events";
+        r = -errno;
+    }
+    return r;
+}
+
+int kvm_state_store_general(struct kvm_vcpu *v, const char **step)
+{
+    int r = kvm_state_store_core(v, step);
+    if (!r && store_events(v, true)) {
         *step = "reading pending events";
         r = -errno;
     }
