@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/cache.h"
 #include "bt/jump_map.h"
+#include "bt/landing.h"
 #include "bt/move.h"
 #include "bt/window.h"
 
@@ -14,7 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MAP_BYTES = PAGE_SIZE * 4, GLUE_BYTES = 3 * PAGE_SIZE };
+enum { GLUE_BYTES = 3 * PAGE_SIZE, PAGE_MAX = 1 << 16 };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
 
@@ -47,7 +48,7 @@ static size_t slot_table_size(const struct bt_cache *c)
 static bool tables_allocate(struct bt_cache *c)
 {
     c->block_max = (uint32_t)(c->size / 160);
-    c->page_max = 1 << 16;
+    c->page_max = PAGE_MAX;
     c->frame_max = 1 << 15;
     c->exit_max = c->block_max * 3;
     c->record_max = (uint32_t)(c->size / 24);
@@ -60,13 +61,15 @@ static bool tables_allocate(struct bt_cache *c)
     c->records = reserve(c->record_max * sizeof *c->records);
     c->constants = reserve(c->constant_max * sizeof *c->constants);
     c->sites = reserve(c->site_max * sizeof *c->sites);
+    c->landings = reserve(c->block_max * sizeof *c->landings);
     c->decoded = insn_cache_create();
-    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->constants && c->sites && c->decoded;
+    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->constants && c->sites && c->landings &&
+              c->decoded;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
         c->slots[i].global = reserve(FILLED_MAX * sizeof(uint64_t));
-        ok = ok && c->slots[i].table && c->slots[i].filled && c->slots[i].global;
+        ok = ok && c->slots[i].table && c->slots[i].filled && c->slots[i].global && landing_open(&c->slots[i]);
     }
     for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
         ok = (c->parked[i] = reserve(sizeof *c->parked[i])) && ok;
@@ -77,8 +80,7 @@ static void counters_reset(struct bt_cache *c)
 {
     /* index 0 is "none" everywhere */
     c->block_count = c->page_count = c->frame_count = c->exit_count = c->record_count = c->site_count = 1;
-    c->constant_count = 1;
-    c->maps_used = MAP_BYTES;
+    c->constant_count = c->landing_count = 1;
     c->used = c->glue_size;
 }
 
@@ -97,8 +99,8 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
 {
     size_t code = round_up(cache_size ? cache_size : 96u << 20, PAGE_SIZE);
     size_t state = round_up(sizeof(struct bt_vcpu), PAGE_SIZE);
-    size_t maps = 384u << 20;
-    size_t total = state + code + maps;
+    size_t invalid = PAGE_MAX * sizeof(uint32_t);
+    size_t total = state + code + invalid;
     uint8_t *low = reserve_low(total);
     if (!low) {
         snprintf(err, err_len, "bt: no %zu MiB of address space free below 2 GiB for the code cache", total >> 20);
@@ -115,10 +117,9 @@ struct bt_vcpu *bt_cache_create(size_t cache_size, bool wide, char *err, size_t 
     c->size = code;
     if (!map_views(c, low + state, code))
         goto fail;
-    c->maps = mmap(low + state + code, maps, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    c->maps_max = (uint32_t)maps;
-    if (c->maps == MAP_FAILED || !tables_allocate(c))
+    c->invalid = mmap(low + state + code, invalid, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (c->invalid == MAP_FAILED || !tables_allocate(c))
         goto fail;
     c->glue_size = GLUE_BYTES;
     bt_glue_emit(c);
@@ -141,9 +142,11 @@ void bt_cache_destroy(struct bt_vcpu *v)
     unreserve(c->records, c->record_max * sizeof *c->records);
     unreserve(c->constants, c->constant_max * sizeof *c->constants);
     unreserve(c->sites, c->site_max * sizeof *c->sites);
+    unreserve(c->landings, c->block_max * sizeof *c->landings);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         unreserve(c->slots[i].table, slot_table_size(c));
         unreserve(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
+        landing_close(&c->slots[i]);
         jump_map_close(&c->slots[i]);
         unreserve(c->slots[i].global, FILLED_MAX * sizeof(uint64_t));
     }
@@ -151,28 +154,49 @@ void bt_cache_destroy(struct bt_vcpu *v)
         unreserve(c->parked[i], sizeof *c->parked[i]);
     insn_cache_destroy(c->decoded);
     munmap(c->write_view, c->size);
-    size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + c->maps_max;
+    size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + PAGE_MAX * sizeof *c->invalid;
     munmap(c, sizeof *c);
     munmap(v, total);
 }
 
 /* ---- exec slots ---- */
 
-static void list_clear(struct bt_exec_slot *s, const uint64_t *pages, uint32_t *count)
+/* The page leaves the code map: no exit of another page leads to its blocks any more. */
+static void unlink_far_exits(struct bt_cache *c, struct bt_page *p)
 {
-    for (uint32_t i = 0; i < *count; i++) {
-        s->table[pages[i]] = 0;
-        jump_map_forget_page(s, pages[i]);
+    for (uint32_t i = p->far_exits; i; i = c->exits[i].next_far) {
+        c->exits[i].far_page = 0;
+        for (uint32_t k = c->blocks[c->exits[i].target].incoming, next; k; k = next) { /* of block 0: none */
+            next = c->exits[k].next;
+            if (c->exits[k].far)
+                bt_cache_unlink(c, k);
+        }
     }
+    p->far_exits = 0;
+}
+
+/* A page leaves the code map: invalid[0] is nobody's. */
+static void map_leave(struct bt_cache *c, struct bt_exec_slot *s, uint64_t page)
+{
+    c->invalid[s->table[page]] = 1;
+    unlink_far_exits(c, &c->pages[s->table[page]]);
+    s->table[page] = 0;
+    jump_map_forget_page(s, page);
+}
+
+static void list_clear(struct bt_cache *c, struct bt_exec_slot *s, const uint64_t *pages, uint32_t *count)
+{
+    for (uint32_t i = 0; i < *count; i++)
+        map_leave(c, s, pages[i]);
     *count = 0;
 }
 
-static void slot_clear(struct bt_exec_slot *s, bool keep_global)
+static void slot_clear(struct bt_cache *c, struct bt_exec_slot *s, bool keep_global)
 {
-    list_clear(s, s->filled, &s->filled_count);
+    list_clear(c, s, s->filled, &s->filled_count);
     if (!keep_global)
-        list_clear(s, s->global, &s->global_count);
-    if (s->jump && !s->global_count)
+        list_clear(c, s, s->global, &s->global_count);
+    if (s->map && !s->global_count)
         jump_map_trim(s);
 }
 
@@ -191,8 +215,8 @@ static void slot_use(struct bt_cache *c, struct bt_exec_slot *s)
 {
     s->used = ++c->slot_tick;
     c->slot = s;
-    c->vcpu->exec = s->table;
-    c->vcpu->jump = bt_mode_jump_map(s->mode) ? s->jump : NULL;
+    c->vcpu->jump = s->jump;
+    c->vcpu->jump_map = bt_mode_jump_map(s->mode) ? s->map : NULL;
 }
 
 void bt_cache_select(struct bt_cache *c)
@@ -216,7 +240,8 @@ void bt_cache_select(struct bt_cache *c)
     }
     if (!s) {
         s = oldest;
-        slot_clear(s, false);
+        slot_clear(c, s, false);
+        landing_clear(s);
         s->generation++;
         s->mode = v->mode;
         s->code_base = v->code_base;
@@ -233,14 +258,12 @@ void bt_cache_select(struct bt_cache *c)
 }
 
 /* The page's entry, and that of the page before, whose last instruction may reach into it. */
-static void slot_clear_page(struct bt_exec_slot *s, const struct mmu *mmu, uint64_t gva)
+static void slot_clear_page(struct bt_cache *c, struct bt_exec_slot *s, uint64_t gva)
 {
     for (uint64_t at = gva - PAGE_SIZE;; at = gva) {
-        uint64_t page = mmu_table_index(mmu, at);
-        if (s->table[page]) { /* no write where nothing is: most of a table has no memory */
-            s->table[page] = 0;
-            jump_map_forget_page(s, page);
-        }
+        uint64_t page = mmu_table_index(&c->vcpu->cpu.mmu, at);
+        if (s->table[page]) /* no write where nothing is: most of a table has no memory */
+            map_leave(c, s, page);
         if (at == gva)
             break;
     }
@@ -252,9 +275,9 @@ void bt_cache_unmap(struct bt_cache *c, enum mmu_flush_kind kind, uint64_t gva)
         if (!c->slots[i].filled_count && !c->slots[i].global_count)
             continue;
         if (kind == MMU_FLUSH_PAGE)
-            slot_clear_page(&c->slots[i], &c->vcpu->cpu.mmu, gva);
+            slot_clear_page(c, &c->slots[i], gva);
         else
-            slot_clear(&c->slots[i], kind != MMU_FLUSH_ALL);
+            slot_clear(c, &c->slots[i], kind != MMU_FLUSH_ALL);
     }
     if (kind == MMU_FLUSH_ALL || kind == MMU_FLUSH_NONGLOBAL)
         for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
@@ -269,16 +292,17 @@ static void forget_local(struct bt_exec_slot *s, uint64_t page)
             s->filled[i--] = s->filled[--s->filled_count];
 }
 
-static void map_enter(struct bt_exec_slot *s, uint64_t page, uint32_t map, bool global)
+static void map_enter(struct bt_cache *c, struct bt_exec_slot *s, uint64_t page, uint32_t record, bool global)
 {
     uint32_t *count = global ? &s->global_count : &s->filled_count;
     if (*count == FILLED_MAX)
-        slot_clear(s, false);
+        slot_clear(c, s, false);
     if (global)
         forget_local(s, page);
-    jump_map_forget_page(s, page);
     (global ? s->global : s->filled)[(*count)++] = page;
-    s->table[page] = map;
+    map_leave(c, s, page);
+    s->table[page] = record;
+    c->invalid[record] = 0;
 }
 
 /* Takes the current address space's entries out of the code map. What INVLPG of a large page would have to find is not
@@ -294,8 +318,7 @@ static void park(struct bt_cache *c, struct bt_parked *to)
             if (s->table[page] && !(large[page >> MMU_LARGE_SHIFT] & MMU_LARGE_EXEC) &&
                 to->count < sizeof to->entry / sizeof to->entry[0])
                 to->entry[to->count++] = (struct bt_parked_entry){page, s->table[page], n, s->generation};
-            s->table[page] = 0;
-            jump_map_forget_page(s, page);
+            map_leave(c, s, page);
         }
         s->filled_count = 0;
     }
@@ -309,11 +332,11 @@ static void resume(struct bt_cache *c, const struct bt_parked *from)
     for (uint32_t i = 0; i < from->count; i++) {
         const struct bt_parked_entry *e = &from->entry[i];
         struct bt_exec_slot *s = &c->slots[e->slot];
-        struct bt_page *p = &c->pages[e->map / MAP_BYTES];
+        struct bt_page *p = &c->pages[e->record];
         if (s->generation != e->generation || s->table[e->page] || p->crossing ||
             mmu_table_index(&c->vcpu->cpu.mmu, p->lin << PAGE_SHIFT) != e->page)
             continue;
-        map_enter(s, e->page, e->map, false);
+        map_enter(c, s, e->page, e->record, false);
         p->used = now;
     }
 }
@@ -335,8 +358,8 @@ void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool glo
     struct bt_exec_slot *s = c->slot;
     uint64_t index = mmu_table_index(&c->vcpu->cpu.mmu, lin << PAGE_SHIFT);
     c->pages[page].used = __builtin_ia32_rdtsc();
-    if (s->table[index] != c->pages[page].map)
-        map_enter(s, index, c->pages[page].map, global);
+    if (s->table[index] != page)
+        map_enter(c, s, index, page, global);
     c->vcpu->stats.map_fills++;
 }
 
@@ -376,12 +399,7 @@ bool bt_cache_full(const struct bt_cache *c)
            c->frame_max - c->frame_count < 8 || c->exit_max - c->exit_count < 2 * BT_BLOCK_MAX_INSNS ||
            c->record_max - c->record_count < 4 * BT_BLOCK_MAX_INSNS ||
            c->constant_max - c->constant_count < 16 * BT_BLOCK_MAX_INSNS ||
-           c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS || c->maps_max - c->maps_used < 4 * MAP_BYTES;
-}
-
-uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p)
-{
-    return (uint32_t *)(c->maps + p->map);
+           c->site_max - c->site_count < 4 * BT_BLOCK_MAX_INSNS;
 }
 
 void bt_cache_refile(struct bt_cache *c, uint32_t page, uint64_t lin)
@@ -418,12 +436,11 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
                                    .code_base = v->code_base,
                                    .code_limit = v->code_limit,
                                    .mode = v->mode,
-                                   .map = c->maps_used,
                                    .used = __builtin_ia32_rdtsc(),
                                    .lin_before = BT_NOWHERE,
                                    .next_hash = *head,
                                    .next_frame = f->pages};
-    c->maps_used += MAP_BYTES;
+    c->invalid[n] = 1;
     *head = n;
     f->pages = n;
     return n;
@@ -466,11 +483,18 @@ struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields)
     return &c->sites[n];
 }
 
+static uint32_t *block_head(struct bt_cache *c, uint32_t page, unsigned offset)
+{
+    return &c->block_hash[(page * 0x9e3779b1u + offset * 0x85ebca6bu) >> 16 & (BT_BLOCK_HASH - 1)];
+}
+
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset)
 {
-    for (uint32_t i = c->pages[page].blocks; i; i = c->blocks[i].next)
-        if (c->blocks[i].offset == offset)
-            return &c->blocks[i];
+    for (uint32_t i = *block_head(c, page, offset); i; i = c->blocks[i].next_hash) {
+        struct bt_block *b = &c->blocks[i];
+        if (b->page == page && b->offset == offset && b->fits)
+            return b;
+    }
     return NULL;
 }
 
@@ -489,38 +513,60 @@ static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned
     }
 }
 
-/* Translations that the code map does not lead to. */
+/* Translations of pages that the code map does not lead to. */
 enum { UNMAPPED = BT_MODE_SINGLE | BT_MODE_PLAIN };
 
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
 {
     struct bt_page *p = &c->pages[b->page];
     unsigned end = b->offset + b->length;
+    uint32_t *head = block_head(c, b->page, b->offset), n = (uint32_t)(b - c->blocks);
+    b->next_hash = *head;
+    *head = n;
     b->next = p->blocks;
-    p->blocks = (uint32_t)(b - c->blocks);
+    p->blocks = n;
+    b->fits = true;
     mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
     if (end > PAGE_SIZE)
         mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
     if (end > PAGE_SIZE && !(p->mode & UNMAPPED)) {
         b->next_crossing = p->crossing;
-        p->crossing = (uint32_t)(b - c->blocks);
+        p->crossing = n;
+        b->fits = false;
         bt_cache_unmap(c, MMU_FLUSH_PAGE, p->lin << PAGE_SHIFT); /* so that the second page is looked at */
-    } else if (!(p->mode & UNMAPPED))
-        bt_page_map(c, p)[b->offset] = (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss);
+    }
 }
 
 /* ---- chains ---- */
+
+/* An exit is about to be linked to a block of another page. False: it may not be. */
+static bool far_exit_noted(struct bt_cache *c, struct bt_exit_record *e, uint32_t page)
+{
+    if (e->far_page || c->invalid[page])
+        return e->far_page == page && !c->invalid[page];
+    e->far_page = page;
+    e->next_far = c->pages[page].far_exits;
+    c->pages[page].far_exits = (uint32_t)(e - c->exits);
+    return true;
+}
 
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
 {
     struct bt_exit_record *e = &c->exits[exit];
     if (e->target || c->blocks[e->block].dead || target->dead)
         return;
+    bool chained = !e->far || (c->pages[target->page].mode & BT_MODE_WINDOW);
+    if (e->far && chained && !far_exit_noted(c, e, target->page))
+        return;
     uintptr_t to = e->backward ? target->entry : target->entry + target->body;
-    if (e->flags_saved && target->flags_in)
+    if (!chained)
+        to = landing_direct(c, target, e->flags_saved, e->backward);
+    else if (e->flags_saved && target->flags_in)
         to = target->entry - BT_ENTRY_SAVED;
+    if (!to)
+        return;
     struct assembler a = {.to_exec = c->exec_view - c->write_view};
-    asm_patch32(&a, e->site, to);
+    asm_patch32(&a, c->write_view + e->site, to);
     e->target = (uint32_t)(target - c->blocks);
     e->next = target->incoming;
     target->incoming = exit;
@@ -539,7 +585,7 @@ void bt_cache_unlink(struct bt_cache *c, uint32_t exit)
         }
     e->target = 0;
     struct assembler a = {.to_exec = c->exec_view - c->write_view};
-    asm_patch32(&a, e->site, e->stub);
+    asm_patch32(&a, c->write_view + e->site, e->stub);
 }
 
 /* ---- invalidation ---- */
@@ -569,8 +615,12 @@ void bt_cache_kill(struct bt_cache *c, struct bt_block *b)
             *i = b->next_crossing;
             break;
         }
-    if (bt_page_map(c, p)[b->offset] == (uint32_t)(b->entry - bt_glue_of(c, p->mode)->miss))
-        bt_page_map(c, p)[b->offset] = 0;
+    for (uint32_t *i = block_head(c, b->page, b->offset); *i; i = &c->blocks[*i].next_hash)
+        if (&c->blocks[*i] == b) {
+            *i = b->next_hash;
+            break;
+        }
+    landing_forget(c, b);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
         jump_map_forget(&c->slots[i], (uint32_t)(p->lin << PAGE_SHIFT | b->offset));
     while (b->incoming)
@@ -681,7 +731,9 @@ void bt_cache_flush(struct bt_cache *c)
     memset(c->page_hash, 0, sizeof c->page_hash);
     memset(c->frame_hash, 0, sizeof c->frame_hash);
     memset(c->site_hash, 0, sizeof c->site_hash);
-    madvise(c->maps, c->maps_used, MADV_DONTNEED);
+    memset(c->block_hash, 0, sizeof c->block_hash);
+    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
+        landing_clear(&c->slots[i]);
     counters_reset(c);
     c->vcpu->smc_hit = true;
     c->vcpu->stats.cache_flushes++;

@@ -2,19 +2,19 @@
 /* The code cache of one vCPU: memory, blocks, the code map, chains and invalidation.
  *
  * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses; bt/move.h
- * changes them). Per key there is a page record with a map of 4096 32-bit entries: byte offset in the page -> host
- * address of the block's polling entry less that of the miss glue, so that 0 is a miss. The flat code map of the current
- * address space is exec[linear page] -> offset of such a map. All maps lie in one sparse region in the low 2 GiB; map 0
- * is for ever empty, so that a
- * zeroed exec entry misses.
+ * changes them): a page record and a byte offset in it, which a hash table leads to. The code map of the current
+ * address space is table[linear page] -> page record, and the other way round invalid[page record] is 0 while it is in
+ * the code map.
  *
  * A block in host memory:
  *   entry - ENTRY_SAVED  restores the flags from the image (only when the block needs them), falls into
  *   entry                polls cpu->events, falls into
  *   body                 the first instruction
  * Direct jumps inside a linear page are chained (forward ones to the body, backward ones to the poll); everything else
- * goes through the code map. Invalidated code stays in memory until the whole cache is flushed, so a block may
- * invalidate itself and run on to its next exit. */
+ * comes in by a landing, which looks whether the block is meant (bt/landing.h). But the code map of window code changes
+ * seldom: its direct jumps to other pages are chained as well, and unchained when the target's page leaves the code
+ * map; and its indirect jumps go by a jump map (bt/jump_map.h) if it is 32-bit user code. Invalidated code stays in
+ * memory until the whole cache is flushed, so a block may invalidate itself and run on to its next exit. */
 #ifndef RINGFOLD_BT_CACHE_H
 #define RINGFOLD_BT_CACHE_H
 
@@ -47,7 +47,6 @@ enum bt_constant_form {
 enum bt_constant_unit {
     BT_ADDRESS,
     BT_PAGE_INDEX,
-    BT_EXEC_OFFSET, /* page index * 4 */
     BT_REGION_ENTRY /* address of the region table's entry for the BT_ADDRESS noted before */
 };
 struct bt_constant {
@@ -56,35 +55,43 @@ struct bt_constant {
 };
 
 struct bt_exit_record { /* a direct exit */
-    uint8_t *site;      /* rel32 to patch (writable view), NULL: unused */
     uint64_t target_eip;
-    uint32_t stub;   /* where it goes while not linked: an address in the cache, which is below 2 GiB */
-    uint32_t block;  /* index of the block it belongs to */
-    uint32_t target; /* index of the block it is linked to, 0: none */
-    uint32_t next;   /* next exit linked to the same target */
+    uint32_t site;     /* offset in the cache of the rel32 to patch */
+    uint32_t stub;     /* where it goes while not linked: an address in the cache, which is below 2 GiB */
+    uint32_t block;    /* index of the block it belongs to */
+    uint32_t target;   /* index of the block it is linked to, 0: none */
+    uint32_t next;     /* next exit linked to the same target */
+    uint32_t far_page; /* the page record in whose far_exits it is, 0: none */
+    uint32_t next_far;
     bool backward, flags_saved;
+    bool far;   /* to another page */
     bool plain; /* to a translation in the mode with BT_MODE_PLAIN, which only such exits reach */
 };
+_Static_assert(sizeof(struct bt_exit_record) == 40, "there are many of them");
 
 struct bt_block {
-    uint32_t entry;          /* executable address of the polling entry, which is below 2 GiB */
-    uint32_t first_constant; /* numbers to change when the page moves */
     uint64_t eip;            /* guest address of the first instruction (offset in CS) */
     uint64_t second_gfn;     /* a page-crossing instruction's other frame, or ~0 */
-    uint32_t size;           /* host bytes from entry to the end of the cold part */
-    uint16_t body;           /* offset of the body from entry */
+    uint32_t first_constant; /* numbers to change when the page moves */
+    uint32_t entry;          /* executable address of the polling entry, which is below 2 GiB */
+    uint16_t size;           /* host bytes from entry to the end of the cold part */
     uint16_t offset;         /* guest byte offset in the page */
     uint16_t length;         /* guest bytes */
-    uint16_t record_count, exit_count;
-    uint8_t flags_in; /* nonzero: the arithmetic flags on entry matter */
-    bool dead;
+    uint16_t record_count;
+    uint8_t exit_count;
+    uint8_t body;      /* offset of the body from entry */
+    bool flags_in : 1; /* the arithmetic flags on entry matter */
+    bool dead : 1;
+    bool fits : 1; /* the page behind a page-crossing instruction is that other frame, as far as is known */
     uint32_t page; /* index of its page record */
     uint32_t first_record, first_exit;
-    uint32_t incoming;      /* first exit linked here */
-    uint32_t next;          /* next block of the page */
+    uint32_t incoming; /* first exit linked here */
+    uint32_t next;     /* next block of the page */
+    uint32_t next_hash;
+    uint32_t landing;       /* index of its landings, 0: none */
     uint32_t next_crossing; /* next of the page's blocks whose instruction crosses into the following page */
 };
-_Static_assert(sizeof(struct bt_block) == 64, "there are many of them");
+_Static_assert(sizeof(struct bt_block) == 72, "there are many of them");
 
 struct bt_page {
     uint64_t gfn;
@@ -92,12 +99,13 @@ struct bt_page {
     uint64_t code_base;
     uint64_t code_limit;
     uint32_t mode;
-    uint32_t map;      /* offset in the map region */
     uint32_t blocks;   /* first block */
-    uint32_t crossing; /* first block that is one page-crossing instruction: in the map only while its second page is
-                          the one it was made from, which is looked at whenever the page enters the code map */
+    uint32_t crossing; /* first block that is one page-crossing instruction: found only while its second page is the
+                          one it was made from, which is looked at whenever the page enters the code map */
     uint32_t next_hash, next_frame;
-    uint64_t used;       /* time stamp counter when it last entered a code map */
+    uint32_t far_exits; /* first exit of another page that is linked to a block here as if it were its own: window code.
+                           Some may be linked no longer. Unlinked when the page leaves the code map. */
+    uint64_t used;      /* time stamp counter when it last entered a code map */
     uint64_t lin_before; /* where it moved away from, or BT_NOWHERE */
 };
 #define BT_NOWHERE (~0ull)
@@ -111,14 +119,15 @@ struct bt_frame {
     uint64_t bytes[64]; /* bitmap of the bytes translations were made from */
 };
 
-enum { BT_HASH = 1 << 13 };
+enum { BT_HASH = 1 << 13, BT_BLOCK_HASH = 1 << 15 };
 
 struct bt_glue {
     uintptr_t enter;              /* void (*)(uintptr_t host_code): C to translated code */
     uintptr_t exit;               /* flags in EFLAGS, reason in r11d */
     uintptr_t exit_saved;         /* flags in the image */
     uintptr_t chain, chain_saved; /* direct exit: r11d exit index, which tells rip */
-    uintptr_t miss;  /* code map miss: r10 guest address; flags in the image: enter at miss - BT_ENTRY_SAVED */
+    uintptr_t miss;  /* no such landing: r10 guest address; flags in the image: enter at miss + LANDING_SAVED, or as
+                        a block at miss - BT_ENTRY_SAVED */
     uintptr_t event; /* a block's poll hit: r11 an address in the block */
     uintptr_t fault; /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
@@ -130,20 +139,31 @@ struct bt_glue {
     uintptr_t resume; /* C, called by translated code, goes on at vcpu->resume_to */
 };
 
+struct bt_site;
+typedef uintptr_t bt_run_fn(struct bt_vcpu *v, const struct bt_site *site);
+
+/* What places in translated code call C with. */
+struct bt_site {
+    bt_run_fn *run; /* bt_callout, or a quicker way (bt/quick.h) */
+    uint32_t flags, operand;
+    struct insn insn;
+    uint32_t next_hash;
+};
 struct bt_cache {
     struct bt_vcpu *vcpu;
     uint8_t *exec_view, *write_view;
     size_t size, used, glue_size;
-    uint8_t *maps;                /* region of code maps, low 2 GiB */
-    uint32_t maps_used, maps_max; /* bytes */
-    struct bt_glue glue[4];       /* of 16/32-bit, of 64-bit code; of 64-bit code by enum mmu_window_kind's window */
-    size_t glue_used;             /* of glue_size */
+    uint32_t *invalid;      /* by page record: 1, or 0 while it is in the code map; in the low 2 GiB */
+    struct bt_glue glue[4]; /* of 16/32-bit, of 64-bit code; of 64-bit code by enum mmu_window_kind's window */
+    size_t glue_used;       /* of glue_size */
     struct bt_block *blocks;
     uint32_t block_count, block_max;
     struct bt_page *pages;
     uint32_t page_count, page_max;
     struct bt_frame *frames;
     uint32_t frame_count, frame_max;
+    struct bt_landing *landings; /* bt/landing.h */
+    uint32_t landing_count;      /* at most one for each block */
     struct bt_exit_record *exits;
     uint32_t exit_count, exit_max;
     struct bt_insn_record *records;
@@ -153,19 +173,23 @@ struct bt_cache {
     struct insn_cache *decoded;
     struct bt_site *sites; /* what callouts carry out: one for each instruction that differs */
     uint32_t site_count, site_max;
-    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH], site_hash[BT_HASH];
+    struct bt_site miss_site; /* what the miss glue calls C with */
+    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH], site_hash[BT_HASH], block_hash[BT_BLOCK_HASH];
     struct bt_exec_slot {
         uint32_t mode;
         uint64_t code_base;
         uint64_t code_limit;
-        uint32_t *table;           /* indexed as the shadow tables are (mmu_table_index) */
+        uint32_t *table;           /* page records, indexed as the shadow tables are (mmu_table_index) */
         uint64_t *filled, *global; /* linear pages with an entry: of the current address space, of all */
         uint32_t filled_count, global_count;
         uint32_t generation; /* counts what it was used for */
         uint64_t used;       /* for replacement */
-        uint32_t *jump;      /* bt/jump_map.h; NULL: the mode has none */
-        uint8_t *jump_pages;
-        uint32_t jump_count; /* pages entered since its memory was last given back */
+        uint32_t *jump;      /* its jump table (bt/landing.h) */
+        uint16_t *jump_used; /* indices entered */
+        uint32_t jump_count;
+        uint32_t *map; /* bt/jump_map.h; NULL: the mode has none */
+        uint8_t *map_pages;
+        uint32_t map_count; /* pages entered since its memory was last given back */
     } slots[16];
     struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
     struct bt_parked *parked[MMU_PARKED + 1]; /* the last one is spare */
@@ -179,20 +203,10 @@ struct bt_parked {
     uint32_t count;
     struct bt_parked_entry {
         uint64_t page;
-        uint32_t map, slot, generation;
+        uint32_t record, slot, generation;
     } entry[2048];
 };
 
-struct bt_site;
-typedef uintptr_t bt_run_fn(struct bt_vcpu *v, const struct bt_site *site);
-
-/* What places in translated code call C with. */
-struct bt_site {
-    bt_run_fn *run; /* bt_callout, or a quicker way (bt/quick.h) */
-    uint32_t flags, operand;
-    struct insn insn;
-    uint32_t next_hash;
-};
 enum {
     BT_SITE_FPU_CHECK = 1,
     BT_SITE_ENDS_BLOCK = 2,
@@ -229,17 +243,22 @@ bool bt_cache_full(const struct bt_cache *c);
 /* The page record for a frame in the vCPU's current mode: moved here from another linear page (bt/move.h) or made when
  * missing (0 when out of room). */
 uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin);
-uint32_t *bt_page_map(struct bt_cache *c, const struct bt_page *p);
-/* The block of page p at a byte offset, or NULL. */
+/* The page record that the code map has for a linear address in the current mode, 0: none. */
+static inline uint32_t bt_cache_mapped(const struct bt_cache *c, uint64_t lin)
+{
+    return c->slot->table[mmu_table_index(&c->vcpu->cpu.mmu, lin)];
+}
+/* The block of page p at a byte offset, or NULL; of page-crossing ones, one that fits. */
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
-/* Makes exec[lin] point to the page's map. */
+/* Makes the page what the code map has at lin. */
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
 /* Translated code was written up to end (writable view). */
 void bt_cache_written_to(struct bt_cache *c, const uint8_t *end);
 /* The site with these fields, made when there is none. The caller sees to it that there is room. */
 struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields);
-/* Enters a finished block: map, frame bitmaps, code flags of the guest's pages. */
+/* Enters a finished block: hash table, frame bitmaps, code flags of the guest's pages. */
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
+/* Not of page-crossing blocks. */
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);
 /* The exit goes to its stub again. */
 void bt_cache_unlink(struct bt_cache *c, uint32_t exit);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The fixed code at the start of every code cache: the way in, the ways out, and the calls into C. */
+#include "bt/landing.h"
 #include "bt/slow.h"
 #include "shadowmmu/region.h"
 
@@ -226,11 +227,20 @@ static uintptr_t emit_event(struct assembler *a, struct bt_vcpu *v, uintptr_t ex
     return here;
 }
 
-static uintptr_t emit_miss(struct assembler *a, struct bt_vcpu *v, uintptr_t exit)
+/* One of the two forms of the miss, which is LANDING_SAVED bytes long. The call does not come back here. */
+static uintptr_t emit_miss(struct assembler *a, const struct glue_form *f, uintptr_t callout)
 {
+    struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.rip, R10);
-    emit_reason(a, BT_EXIT_MISS, exit);
+    if (f->wide) {
+        store(a, &v->cpu.gpr[GPR_SP], bt_host_gpr(true, GPR_SP));
+        load(a, RSP, &v->host_rsp);
+    }
+    asm_mov_imm64(a, R11, (uintptr_t)&v->cache->miss_site);
+    asm_call32(a, callout);
+    while (asm_here(a) < here + LANDING_SAVED)
+        asm_nop(a, 1);
     return here;
 }
 
@@ -356,9 +366,6 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->exit_saved = emit_exit(a, f, true, stored);
     g->chain = emit_chain(a, v, g->exit);
     g->chain_saved = emit_chain(a, v, g->exit_saved);
-    bt_emit_restore_flags(a, f->wide ? &v->flags_image : NULL,
-                          R12); /* the saved form of the miss, BT_ENTRY_SAVED before it as in a block */
-    g->miss = emit_miss(a, v, g->exit);
     g->event = emit_event(a, v, g->exit);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
     g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
@@ -368,6 +375,9 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->resume = emit_resume(a, f);
     g->callout = emit_callout(a, f, false, stored);
     g->callout_saved = emit_callout(a, f, true, stored);
+    bt_emit_restore_flags(a, f->wide ? &v->flags_image : NULL, R12);
+    g->miss = emit_miss(a, f, g->callout);
+    emit_miss(a, f, g->callout_saved);
 }
 
 static struct assembler glue_room(struct bt_cache *c)
@@ -387,6 +397,7 @@ static void glue_done(struct bt_cache *c, const struct assembler *a)
 void bt_glue_emit(struct bt_cache *c)
 {
     struct assembler a = glue_room(c);
+    c->miss_site = (struct bt_site){.run = bt_landing_miss};
     emit_form(&a, &(struct glue_form){.v = c->vcpu, .wide = false}, &c->glue[0]);
     emit_form(&a, &(struct glue_form){.v = c->vcpu, .wide = true}, &c->glue[1]);
     glue_done(c, &a);

@@ -8,11 +8,11 @@ static const uint64_t MAP_SIZE = 4ull << 32;
 
 bool jump_map_open(struct bt_exec_slot *s)
 {
-    if (s->jump)
+    if (s->map)
         return true;
-    s->jump = reserve(MAP_SIZE);
-    s->jump_pages = reserve(PAGES);
-    if (s->jump && s->jump_pages)
+    s->map = reserve(MAP_SIZE);
+    s->map_pages = reserve(PAGES);
+    if (s->map && s->map_pages)
         return true;
     jump_map_close(s);
     return false;
@@ -20,42 +20,42 @@ bool jump_map_open(struct bt_exec_slot *s)
 
 void jump_map_close(struct bt_exec_slot *s)
 {
-    unreserve(s->jump, MAP_SIZE);
-    unreserve(s->jump_pages, PAGES);
-    s->jump = NULL;
-    s->jump_pages = NULL;
+    unreserve(s->map, MAP_SIZE);
+    unreserve(s->map_pages, PAGES);
+    s->map = NULL;
+    s->map_pages = NULL;
 }
 
 void jump_map_enter(struct bt_exec_slot *s, uint32_t lin, uint32_t entry)
 {
-    s->jump[lin] = entry;
-    s->jump_count += !s->jump_pages[lin >> PAGE_SHIFT];
-    s->jump_pages[lin >> PAGE_SHIFT] = 1;
+    s->map[lin] = entry;
+    s->map_count += !s->map_pages[lin >> PAGE_SHIFT];
+    s->map_pages[lin >> PAGE_SHIFT] = 1;
 }
 
 void jump_map_forget(struct bt_exec_slot *s, uint32_t lin)
 {
-    if (s->jump && s->jump_pages[lin >> PAGE_SHIFT])
-        s->jump[lin] = 0;
+    if (s->map && s->map_pages[lin >> PAGE_SHIFT])
+        s->map[lin] = 0;
 }
 
 void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page)
 {
-    if (!s->jump || page >= PAGES || !s->jump_pages[page])
+    if (!s->map || page >= PAGES || !s->map_pages[page])
         return;
-    void *at = s->jump + (page << PAGE_SHIFT);
-    uint64_t n = PAGE_SIZE * sizeof *s->jump;
+    void *at = s->map + (page << PAGE_SHIFT);
+    uint64_t n = PAGE_SIZE * sizeof *s->map;
     __asm__ volatile("rep stosb"
                      : "+D"(at), "+c"(n)
                      : "a"(0)
                      : "memory"); /* the guest's vector registers may be live */
-    s->jump_pages[page] = 0;
+    s->map_pages[page] = 0;
 }
 
 void jump_map_trim(struct bt_exec_slot *s)
 {
-    if (s->jump_count < TRIM_PAGES)
+    if (s->map_count < TRIM_PAGES)
         return;
-    madvise(s->jump, MAP_SIZE, MADV_DONTNEED);
-    s->jump_count = 0;
+    madvise(s->map, MAP_SIZE, MADV_DONTNEED);
+    s->map_count = 0;
 }

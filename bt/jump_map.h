@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The jump map: where indirect jumps of window code (bt/window.h) go, by guest address in one look-up.
  *
- * A second form of the code map for one mode: map[eip] is the target's host address less that of the miss glue, 0: not
- * known. 16 GiB of address space for a 4 GiB one, with host memory only where code is jumped to. It holds nothing that
- * the code map of its slot does not hold: the dispatcher enters a target when a jump has missed here and was found
- * there, and whatever drops a page from the code map forgets it here. Mapping and forgetting cost more than in the code
- * map, which is why only code that runs long in one address space has a jump map. */
+ * Exact where a jump table (bt/landing.h) has to ask the target: map[eip] is the target's polling entry less the miss
+ * glue, 0: not known. Flags in the image: BT_ENTRY_SAVED bytes before either. 16 GiB of address space for a 4 GiB one,
+ * with host memory only where code is jumped to. It holds only blocks of pages in the code map of its slot: a block is
+ * entered when a jump has missed here and was found by that, and whatever drops a page from the code map forgets it
+ * here. Mapping and forgetting cost more than in the code map, which is why only code that runs long in one address
+ * space has a jump map. */
 #ifndef RINGFOLD_BT_JUMP_MAP_H
 #define RINGFOLD_BT_JUMP_MAP_H
 

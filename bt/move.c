@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/move.h"
 
+#include "bt/landing.h"
 #include "bt/verify.h"
 #include "shadowmmu/region.h"
 
@@ -53,8 +54,6 @@ static uint64_t moved(uint64_t n, unsigned unit, const struct distance *d, uint6
     switch (unit) {
     case BT_PAGE_INDEX:
         return (n + d->pages) & indices;
-    case BT_EXEC_OFFSET:
-        return ((n / 4 + d->pages) & indices) * 4;
     case BT_REGION_ENTRY:
         return n + ((moved_address(address, d) >> MMU_REGION_SHIFT) - (address >> MMU_REGION_SHIFT)) * sizeof(uint64_t);
     default:
@@ -107,7 +106,7 @@ static bool change_all(struct bt_cache *c, const struct bt_block *b, const struc
 
 /* ---- blocks ---- */
 
-/* Exits between this page and its counterpart in BT_MODE_PLAIN, and those through the code map. */
+/* Exits between this page and its counterpart in BT_MODE_PLAIN, and those by the jump table. */
 static void detach(struct bt_cache *c, struct bt_block *b)
 {
     struct assembler a = {.to_exec = c->exec_view - c->write_view};
@@ -121,7 +120,7 @@ static void detach(struct bt_cache *c, struct bt_block *b)
         if (e->target && c->blocks[e->target].page != b->page)
             bt_cache_unlink(c, i);
         else if (!e->target)
-            asm_patch32(&a, e->site, e->stub); /* see bt_exit_through_map */
+            asm_patch32(&a, c->write_view + e->site, e->stub); /* see bt_exit_by_table */
     }
 }
 
@@ -133,6 +132,7 @@ static void move_block(struct bt_cache *c, struct bt_block *b, const struct dist
     }
     change_all(c, b, d, true);
     detach(c, b);
+    landing_drop(c, b);
     b->eip = moved_address(b->eip, d);
     for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++)
         c->exits[i].target_eip = moved_address(c->exits[i].target_eip, d);

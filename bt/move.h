@@ -5,8 +5,8 @@
  * depend on the address (struct bt_constant) are changed in place, which costs a small part of translating again, and
  * the dead process's translations do not pile up.
  *
- * Within a page nothing else knows its address: chains do not leave the page, code map entries and records count from
- * its start. Other pages reach it through the code map only, but for the exits to BT_MODE_PLAIN, which are unlinked.
+ * Within a page nothing else knows its address: the records count from its start, and blocks are found by their offset.
+ * Chains from and to other pages are undone, and landings, which know the address, are made again.
  *
  * Two processes that live, each with the frame at an address of its own, would take it from each other with every
  * switch. A page that has entered a code map a short while ago is therefore left alone, and so is every one when the

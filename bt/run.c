@@ -2,6 +2,7 @@
 /* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
 #include "bt/fault.h"
 #include "bt/jump_map.h"
+#include "bt/landing.h"
 #include "bt/perf_map.h"
 #include "bt/profile.h"
 #include "bt/slow.h"
@@ -150,7 +151,7 @@ void bt_mode_update(struct bt_vcpu *v)
              i++) /* what translated 32-bit code relies on; undefined after the switch (SDM vol. 1, 3.4.1.1) */
             cpu->gpr[i] = (uint32_t)cpu->gpr[i];
     }
-    if (mode != v->mode || base != v->code_base || limit != v->code_limit || !v->exec) {
+    if (mode != v->mode || base != v->code_base || limit != v->code_limit || !v->jump) {
         v->mode = mode;
         v->code_base = base;
         v->code_limit = limit;
@@ -345,51 +346,60 @@ static bool second_page_is(struct bt_vcpu *v, const struct bt_block *b, bool *gl
     return gpa_gfn(second.addr) == b->second_gfn;
 }
 
-/* The page enters the code map: its page-crossing blocks are in its map exactly when they fit what comes behind it now.
+/* The page enters the code map: its page-crossing blocks are found exactly when they fit what comes behind it now.
  * Returns whether that stays true across a CR3 load. */
-static bool map_crossing_blocks(struct bt_vcpu *v, uint32_t page)
+static bool look_at_crossing_blocks(struct bt_vcpu *v, uint32_t page)
 {
     struct bt_cache *c = v->cache;
-    uint32_t *map = bt_page_map(c, &c->pages[page]);
     bool global = true;
-    for (uint32_t i = c->pages[page].crossing; i; i = c->blocks[i].next_crossing)
-        map[c->blocks[i].offset] = 0;
-    for (uint32_t i = c->pages[page].crossing; i; i = c->blocks[i].next_crossing)
-        if (second_page_is(v, &c->blocks[i], &global))
-            map[c->blocks[i].offset] = (uint32_t)(c->blocks[i].entry - bt_glue_of(c, v->mode)->miss);
+    for (uint32_t i = c->pages[page].crossing; i; i = c->blocks[i].next_crossing) {
+        c->blocks[i].fits = second_page_is(v, &c->blocks[i], &global);
+        if (!c->blocks[i].fits)
+            landing_forget(c, &c->blocks[i]);
+    }
     return global;
 }
 
-/* The code map's entry for cpu->rip (bt_page_map), or 0. */
-static uint32_t mapped_entry(const struct bt_vcpu *v)
+/* The block for cpu->rip whose page is in the code map, or NULL. */
+static struct bt_block *mapped_block(const struct bt_vcpu *v)
 {
-    const struct cpu *cpu = &v->cpu;
-    uint64_t lin = bt_linear(v, cpu->rip);
-    uint32_t map = v->exec[mmu_table_index(&cpu->mmu, lin)];
-    if (!map || !bt_target_good(v, cpu->rip))
-        return 0;
-    return ((uint32_t *)(v->cache->maps + map))[lin & PAGE_MASK];
+    uint64_t lin = bt_linear(v, v->cpu.rip);
+    uint32_t page = bt_cache_mapped(v->cache, lin);
+    return page && bt_target_good(v, v->cpu.rip) ? bt_cache_find(v->cache, page, lin & PAGE_MASK) : NULL;
 }
 
-/* Host address to enter for cpu->rip, 0 with cpu->fault set. *block: it, when cheap to know. */
+static int walk_code(struct bt_vcpu *v, uint64_t lin, struct walk *at, struct mmu_fault *fault)
+{
+    return walk_guest(&v->cpu.mmu, lin, MMU_EXEC | (v->cpu.cpl == 3 ? 0 : MMU_SUPERVISOR), at, fault);
+}
+
+/* The page at lin was found in frame at->addr: its record enters the code map. */
+static uint32_t map_page(struct bt_vcpu *v, uint64_t lin, const struct walk *at)
+{
+    struct bt_cache *c = v->cache;
+    uint32_t page = bt_cache_page(c, gpa_gfn(at->addr), lin >> PAGE_SHIFT);
+    bool global = at->global & look_at_crossing_blocks(v, page);
+    bt_cache_map_page(c, lin >> PAGE_SHIFT, page, global);
+    return page;
+}
+
+/* Host address to enter for cpu->rip, 0 with cpu->fault set. *block: it. */
 static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
 {
     struct cpu *cpu = &v->cpu;
     struct bt_cache *c = v->cache;
     uint64_t lin = bt_linear(v, cpu->rip);
-    uint32_t known = mapped_entry(v);
-    *block = NULL;
-    if (known && v->jump && v->exit_reason == BT_EXIT_MISS)
-        jump_map_enter(c->slot, (uint32_t)lin, known);
-    if (known)
-        return bt_glue_of(c, v->mode)->miss + known;
+    struct bt_block *b = mapped_block(v);
+    *block = b;
+    if (b && !(v->mode & BT_MODE_SINGLE))
+        return b->entry;
     struct walk at;
     struct mmu_fault fault;
     if (!bt_target_good(v, cpu->rip)) {
         cpu_raise_fault_error(cpu, VECTOR_GP, 0);
         return 0;
     }
-    if (walk_guest(&cpu->mmu, lin, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &at, &fault)) {
+    if (walk_code(v, lin, &at, &fault)) {
         cpu_raise_page_fault(cpu, &fault);
         return 0;
     }
@@ -397,18 +407,15 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
         cpu_fpu_unload(cpu);
         bt_cache_flush(c);
     }
-    uint32_t page = bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT);
-    struct bt_block *b = NULL;
     if (v->mode & BT_MODE_SINGLE) {
-        b = bt_cache_find(c, page, lin & PAGE_MASK);
+        b = bt_cache_find(c, bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT), lin & PAGE_MASK);
         if (b && b->second_gfn != ~0ull && !second_page_is(v, b, NULL))
             b = NULL;
     } else {
-        bool global = at.global & map_crossing_blocks(v, page);
-        bt_cache_map_page(c, lin >> PAGE_SHIFT, page, global);
-        uint32_t entry = bt_page_map(c, &c->pages[page])[lin & PAGE_MASK];
-        if (entry)
-            return bt_glue_of(c, v->mode)->miss + entry;
+        b = bt_cache_find(c, map_page(v, lin, &at), lin & PAGE_MASK);
+        *block = b;
+        if (b)
+            return b->entry;
     }
     if (!b && !(b = translate(v)))
         return 0;
@@ -487,7 +494,7 @@ static void chain(struct bt_vcpu *v)
     if (b->second_gfn == ~0ull)
         bt_cache_link(c, exit, b);
     else
-        bt_exit_through_map(v, exit);
+        bt_exit_by_table(v, exit);
 }
 
 /* ---- debug ---- */
@@ -551,19 +558,47 @@ uintptr_t bt_go_on(struct bt_vcpu *v)
     struct cpu *cpu = &v->cpu;
     if (v->mode_stale)
         bt_mode_update(v);
-    uint32_t entry = dispatcher_wanted(v) ? 0 : mapped_entry(v);
-    if (!entry) {
+    const struct bt_block *b = dispatcher_wanted(v) ? NULL : mapped_block(v);
+    if (!b) {
         bt_flags_to_image(v);
         return BT_EXIT_DISPATCH + 1;
     }
     cpu->interrupt_shadow = false; /* nothing is pending */
     cpu->rflags &= ~(uint64_t)EFLAGS_RF;
-    v->resume_to = bt_glue_of(v->cache, v->mode)->miss + entry;
+    v->resume_to = b->entry;
     bt_flags_to_image(v);
     if (!cpu->fpu_live)
         cpu_fpu_load(cpu);
     v->stats.resumes++;
     return bt_glue_of(v->cache, v->mode)->resume;
+}
+
+uintptr_t bt_landing_miss(struct bt_vcpu *v, const struct bt_site *site)
+{
+    struct cpu *cpu = &v->cpu;
+    struct bt_cache *c = v->cache;
+    uint64_t lin = bt_linear(v, cpu->rip);
+    struct walk at;
+    struct mmu_fault fault;
+    bt_protect_vectors(v);
+    v->stats.misses++;
+    if (dispatcher_wanted(v) || v->mode_stale || v->options.one_insn_blocks || !bt_target_good(v, cpu->rip) ||
+        bt_cache_full(c))
+        return BT_EXIT_MISS + 1;
+    uint32_t page = bt_cache_mapped(c, lin);
+    if (!page && !walk_code(v, lin, &at, &fault))
+        page = map_page(v, lin, &at);
+    struct bt_block *b = page ? bt_cache_find(c, page, lin & PAGE_MASK) : NULL;
+    if (!b)
+        return BT_EXIT_MISS + 1;
+    if (v->jump_map)
+        jump_map_enter(c->slot, (uint32_t)lin, (uint32_t)(b->entry - bt_glue_of(c, v->mode)->miss));
+    else
+        landing_enter(c, b);
+    v->resume_to = b->entry + b->body;
+    if (!cpu->fpu_live)
+        cpu_fpu_load(cpu);
+    return bt_glue_of(c, v->mode)->resume;
 }
 
 uintptr_t bt_go_on_fault(struct bt_vcpu *v)
@@ -613,8 +648,6 @@ static void run_block(struct bt_vcpu *v)
     if (v->exit_reason == BT_EXIT_CHAIN) {
         if (!v->mode_stale)
             chain(v);
-    } else if (v->exit_reason == BT_EXIT_MISS) {
-        v->stats.misses++;
     } else if (v->exit_reason == BT_EXIT_FAULT) {
         deliver_fault(v);
         return;

@@ -330,7 +330,7 @@ static void emit_entry(struct builder *b)
         bt_emit_restore_flags(&b->a, flags_image(b), R12);
     else
         asm_nop(&b->a, BT_ENTRY_SAVED);
-    b->block->entry = asm_here(&b->a);
+    b->block->entry = (uint32_t)asm_here(&b->a);
     struct cold *c = builder_cold(b, cold_poll);
     if (!b->live_in) {
         asm_op(&b->a, OP_GROUP1_IMM8, GROUP1_CMP, rm_at(&b->v->cpu.events), 1);
@@ -345,7 +345,7 @@ static void emit_entry(struct builder *b)
         asm_land8(&b->a, quiet);
         asm_op(&b->a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
     }
-    b->block->body = (uint16_t)(asm_here(&b->a) - b->block->entry);
+    b->block->body = (uint8_t)(asm_here(&b->a) - b->block->entry);
 }
 
 /* STI holds interrupts off for one more instruction: as the last of a block it is left to the dispatcher. */
@@ -422,8 +422,8 @@ static struct bt_block *finish(struct builder *b)
 {
     struct bt_cache *c = b->c;
     struct bt_block *block = b->block;
-    block->size = (uint32_t)(asm_here(&b->a) - block->entry);
-    block->exit_count = (uint16_t)(c->exit_count - block->first_exit);
+    block->size = (uint16_t)(asm_here(&b->a) - block->entry);
+    block->exit_count = (uint8_t)(c->exit_count - block->first_exit);
     bt_cache_written_to(c, b->a.p);
     c->block_count++;
     c->constants[c->constant_count++] = (struct bt_constant){.form = BT_CONSTANT_END};

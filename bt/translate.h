@@ -205,8 +205,8 @@ void translate_stack(struct builder *b);
 void exit_direct(struct builder *b, uint64_t target);
 /* To a translation of the current instruction, and of what follows it, without access groups. */
 void exit_plain(struct builder *b);
-/* Makes an unlinked direct exit go through the code map from now on: for targets that may not be chained. */
-void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit);
+/* Makes an unlinked direct exit go by the jump table from now on: for targets that may not be linked. */
+void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit);
 bool control_is_inline(const struct builder *b, const struct insn *in);
 /* A conditional branch behind which the block goes on: in user code through a window, which runs long enough for what
  * may be translated in vain behind it. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Branches, calls, returns, the stack instructions, and the ways out of a block. */
+#include "bt/landing.h"
 #include "bt/translate.h"
 
 #include <Zydis/Zydis.h>
@@ -33,59 +34,48 @@ static void cold_chain(struct builder *b, struct cold *c)
 {
     struct bt_exit_record *e = &b->c->exits[c->info];
     e->stub = (uint32_t)asm_here(&b->a);
-    e->site = c->from[0];
+    e->site = (uint32_t)(c->from[0] - b->c->write_view);
+    e->far_page = 0;
     e->block = (uint32_t)(b->block - b->c->blocks);
     e->target = 0;
     e->target_eip = c->eip;
     e->plain = false;
-    e->backward = c->eip <= b->eip_at[b->cur];
+    e->far = !same_page(b, c->eip);
+    /* a step ends at each polling entry, and is not to become long */
+    e->backward = c->eip <= b->eip_at[b->cur] || (e->far && b->v->options.step);
     e->flags_saved = exit_saved(b);
     asm_land32(&b->a, c->from[0]);
     asm_mov_imm32(&b->a, R11, c->info);
     asm_jmp32(&b->a, e->flags_saved ? b->glue->chain_saved : b->glue->chain);
 }
 
-/* Window code, to the guest address in r10; no flag is touched. */
-static void exit_by_jump_map(struct builder *b)
+/* Goes on where the entry of a jump table or a jump map says; `saved`: to its form for saved flags. No flag is touched.
+ */
+static void jump_by_entry(struct builder *b, struct rm entry, int saved)
 {
-    uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
-    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump), 0);
-    asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R10, 4, 0), 0);
+    uintptr_t miss = b->glue->miss + (uintptr_t)(exit_saved(b) ? saved : 0);
+    asm_op(&b->a, OP_MOV, R11, entry, 0);
     asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
-/* To another page: through the code map with constants; no flag is touched. */
-static void exit_by_map(struct builder *b, uint64_t target)
+/* The same by the guest address in r10 and the jump map. */
+static void jump_by_map(struct builder *b)
 {
-    uint64_t lin = bt_linear(b->v, target);
-    if (!bt_target_good(b->v, target)) {
-        guest_store_rip(b, target);
-        exit_dispatch(b);
-        return;
-    }
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump_map), 0);
+    jump_by_entry(b, rm_sib(R11, R10, sizeof *b->v->jump_map, 0), -BT_ENTRY_SAVED);
+}
+
+/* To a page-crossing block, which no exit may be linked to. */
+static void exit_by_table(struct builder *b, uint64_t target)
+{
+    asm_mov_imm64(&b->a, R10, target);
     if (bt_mode_jump_map(b->mode)) {
-        guest_mov(b, R10, (uint32_t)target, BT_ADDRESS);
-        exit_by_jump_map(b);
+        jump_by_map(b);
         return;
     }
-    uint64_t slot = mmu_table_index(&b->v->cpu.mmu, lin) * sizeof(uint32_t);
-    asm_op(&b->a, OP_MOV | OP_W, b->wide ? R12 : R11, rm_at(&b->v->exec), 0);
-    if (b->wide) {
-        guest_mov(b, R11, slot, BT_EXEC_OFFSET);
-        asm_op(&b->a, OP_MOV, R11, rm_sib(R12, R11, 1, 0), 0);
-    } else {
-        asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)slot), 0);
-        if (slot == (uint64_t)(int8_t)slot) /* one byte, or none */
-            builder_pin(b);
-        else
-            builder_constant(b, BT_CONSTANT_U32, BT_EXEC_OFFSET);
-    }
-    guest_mov(b, R10, target, BT_ADDRESS);
-    asm_op(&b->a, OP_MOV, R11, rm_mem(R11, (int32_t)((uintptr_t)b->c->maps + (lin & PAGE_MASK) * 4)), 0);
-    uintptr_t miss = b->glue->miss - (exit_saved(b) ? BT_ENTRY_SAVED : 0);
-    asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
-    asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->jump), 0);
+    jump_by_entry(b, rm_mem(R12, (int32_t)((target & (LANDING_INDICES - 1)) * sizeof *b->v->jump)), LANDING_SAVED);
 }
 
 void exit_plain(struct builder *b)
@@ -93,9 +83,10 @@ void exit_plain(struct builder *b)
     struct cold c = {.info = b->c->exit_count++, .eip = b->eip_at[b->cur], .from = {asm_jmp32(&b->a, 0)}};
     cold_chain(b, &c);
     b->c->exits[c.info].plain = true;
+    b->c->exits[c.info].far = false;
 }
 
-void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
+void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit)
 {
     static _Thread_local struct builder builder;
     struct bt_cache *c = v->cache;
@@ -111,30 +102,24 @@ void bt_exit_through_map(struct bt_vcpu *v, uint32_t exit)
     b->image_valid = e->flags_saved;
     b->a = (struct assembler){
         .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
-    b->block = &c->blocks[e->block];
-    uint32_t constants = c->constant_count;
-    asm_patch32(&b->a, e->site, asm_here(&b->a));
-    exit_by_map(b, e->target_eip);
-    c->constant_count = constants; /* when the page moves the exit gets its stub again */
+    b->mode = v->mode;
+    asm_patch32(&b->a, c->write_view + e->site, asm_here(&b->a));
+    exit_by_table(b, e->target_eip); /* when the page moves the exit gets its stub again */
     bt_cache_written_to(c, b->a.p);
 }
 
-static void cold_by_map(struct builder *b, struct cold *c)
+static void cold_dispatch(struct builder *b, struct cold *c)
 {
     asm_land32(&b->a, c->from[0]);
-    if (single(b)) {
-        guest_store_rip(b, c->eip);
-        exit_dispatch(b);
-        return;
-    }
-    exit_by_map(b, c->eip);
+    guest_store_rip(b, c->eip);
+    exit_dispatch(b);
 }
 
 /* A branch whose rel32 is at `site` goes to guest address target. */
 static void exit_branch(struct builder *b, uint8_t *site, uint64_t target)
 {
-    bool chain = same_page(b, target) && !single(b);
-    struct cold *c = builder_cold(b, chain ? cold_chain : cold_by_map);
+    bool chain = bt_target_good(b->v, target) && !single(b);
+    struct cold *c = builder_cold(b, chain ? cold_chain : cold_dispatch);
     c->from[0] = site;
     c->eip = target;
     if (chain)
@@ -143,10 +128,7 @@ static void exit_branch(struct builder *b, uint8_t *site, uint64_t target)
 
 void exit_direct(struct builder *b, uint64_t target)
 {
-    if (same_page(b, target) || single(b))
-        exit_branch(b, asm_jmp32(&b->a, 0), target);
-    else
-        exit_by_map(b, target);
+    exit_branch(b, asm_jmp32(&b->a, 0), target);
 }
 
 /* The flags go to the image, so that what follows may destroy EFLAGS and leave through a saved entry. */
@@ -156,13 +138,6 @@ static void exit_save_flags(struct builder *b)
         bt_emit_save_flags(&b->a, flags_image(b));
     b->image_valid = true;
     b->eflags_valid = false;
-}
-
-static void jump_to_map_entry(struct builder *b, uintptr_t miss)
-{
-    asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R12, 4, (int32_t)(uintptr_t)b->c->maps), 0);
-    asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
-    asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
 static void cold_in_c(struct builder *b, struct cold *c)
@@ -194,68 +169,21 @@ static void check_target(struct builder *b, unsigned target)
     c->from[0] = asm_jcc32(a, CC_A, 0);
 }
 
-/* To the guest address in r10, which is canonical, 64-bit code. */
-static void exit_indirect_wide(struct builder *b)
-{
-    struct assembler *a = &b->a;
-    uintptr_t miss = b->glue->miss - BT_ENTRY_SAVED;
-    exit_save_flags(b);
-    page_index(b, R11, R10);
-    asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->exec), 0);
-    asm_op(a, OP_MOV, R11, rm_sib(R12, R11, 4, 0), 0);
-    asm_op(a, OP_MOV, R12, rm_reg(R10), 0);
-    asm_group1_imm(a, false, GROUP1_AND, rm_reg(R12), PAGE_MASK);
-    jump_to_map_entry(b, miss);
-}
-
-/* To the guest address in r10. */
+/* To the guest address in r10, which is canonical. No flag is touched. */
 static void exit_indirect(struct builder *b)
 {
     struct assembler *a = &b->a;
-    bool flat = b->mode & BT_MODE_FLAT_CS;
-    uintptr_t miss = b->glue->miss;
     if (single(b)) {
-        asm_jmp32(a, exit_saved(b) ? miss - BT_ENTRY_SAVED : miss);
-        return;
-    }
-    if (b->wide) {
-        exit_indirect_wide(b);
+        asm_jmp32(a, b->glue->miss + (exit_saved(b) ? LANDING_SAVED : 0));
         return;
     }
     if (bt_mode_jump_map(b->mode)) {
-        exit_by_jump_map(b);
+        jump_by_map(b);
         return;
     }
-    if (!flat)
-        exit_save_flags(b);
-    bool saved = exit_saved(b);
-    unsigned lin = R10;
-    if (!flat) {
-        asm_op(a, OP_GROUP1_IMM32, GROUP1_CMP, rm_reg(R10), 4);
-        asm_u32(a, (uint32_t)b->v->code_limit);
-        asm_jcc32(a, CC_A, miss - BT_ENTRY_SAVED);
-        asm_op(a, OP_LEA, R12, rm_mem(R10, (int32_t)b->v->code_base), 0);
-        lin = R12;
-    }
-    if (b->mode & BT_MODE_WINDOW)
-        asm_mov_imm32(a, R15, PAGE_SHIFT);
-    asm_shrx(a, false, R11, lin, R15);
-    asm_op(a, OP_MOV | OP_W, R15, rm_at(&b->v->exec), 0);
-    asm_op(a, OP_MOV, R11, rm_sib(R15, R11, 4, 0), 0);
-    if (saved) {
-        if (lin != R12)
-            asm_op(a, OP_MOV, R12, rm_reg(lin), 0);
-        asm_group1_imm(a, false, GROUP1_AND, rm_reg(R12), PAGE_MASK);
-    } else { /* without touching the flags: shift the page number out and back */
-        asm_mov_imm32(a, R15, 20);
-        asm_shlx(a, false, R12, lin, R15);
-        asm_shrx(a, false, R12, R12, R15);
-    }
-    if (b->mode & BT_MODE_WINDOW)
-        asm_op(a, OP_MOV | OP_W, R15, rm_at(&b->v->r15), 0);
-    else
-        asm_mov_imm32(a, R15, PAGE_SHIFT);
-    jump_to_map_entry(b, saved ? miss - BT_ENTRY_SAVED : miss);
+    asm_op(a, OP_MOVZX16, R11, rm_reg(R10), 0);
+    asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->jump), 0);
+    jump_by_entry(b, rm_sib(R12, R11, sizeof *b->v->jump, 0), LANDING_SAVED);
 }
 
 /* ---- branches ---- */

@@ -36,7 +36,7 @@
 enum bt_exit {
     BT_EXIT_DISPATCH, /* go on at cpu->rip */
     BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index, which tells cpu->rip */
-    BT_EXIT_MISS,     /* the code map has no entry for cpu->rip */
+    BT_EXIT_MISS,     /* an indirect jump to cpu->rip found no block, or something waits */
     BT_EXIT_FAULT,    /* cpu->fault is to be delivered at cpu->rip */
     BT_EXIT_EVENT,    /* cpu->events is not zero; go on at the start of the block that event_from lies in */
     BT_EXIT_COUNT
@@ -115,9 +115,9 @@ struct bt_vcpu {
     struct cpu cpu; /* must be first */
 
     /* --- reached by translated code --- */
-    uint32_t *exec;                     /* page index -> offset of the page's map in the map region, 0: the empty map */
-    uint64_t *read_table, *write_table; /* the current view's */
-    uint32_t *jump;                     /* window code: the mode's jump map (bt/jump_map.h) */
+    uint32_t *jump;                        /* the mode's jump table (bt/landing.h) */
+    uint32_t *jump_map;                    /* window code: the mode's jump map (bt/jump_map.h) */
+    uint64_t *read_table, *write_table;    /* the current view's */
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The grammar of the safe subset, checked instruction by instruction:
  *
- *   memory    [rip + d]            a field of the vCPU
+ *   memory    [rip + d]            a field of the vCPU; is a page in the code map?
  *             [r8|r9 + r11*8 or d] a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
  *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
  *             [r11 + r10*4]        the jump map, just loaded to r11
- *             [r15 + r11*4], [r11 + d], [r11 + r12*4 + d]   the code map, loaded to r11
+ *             [r12 + r11*4 or d]   the jump table, just loaded to r12; r11 holds sixteen bits of r10
  *             [r11 + reg], [rsp + r11]  a guest operand: only after r11 came from a table and was tested, or from the
  *                                  slow path; a store only with an entry of the write table
  *             [r11 + d]            an access group's operand: only after r11 became the host address of bytes that a
@@ -14,14 +14,16 @@
  *             [r15 + reg*s + d]    the same; its guards allow any s, and any d but one far downwards; the reg is a
  *                                  guest's, or r10 when that was written as r10d
  *             for the window of 64-bit blocks see bt/verify_window.h
- *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11
+ *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11, to what
+ *             a jump table's entry is for
  *   registers rsp (64-bit code's is the guest's, but for `call`, which has the host's before it and the guest's again
- *             behind it), r8 and r9 (the same) are never written, r15 only with its constant or the code map's base
+ *             behind it), r8 and r9 (the same) are never written, r15 only with its constant
  *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
  *   the host kernel */
 #include "bt/verify.h"
 #include "bt/verify_window.h"
 
+#include "bt/landing.h"
 #include "decoder/capstone.h"
 #include "shadowmmu/window.h"
 
@@ -39,9 +41,16 @@ struct scan {
     enum { TABLE_NONE, TABLE_READ, TABLE_WRITE } table;                /* what r12 holds, in 64-bit mode's form */
     enum { DELTA_NONE, DELTA_LOADED, DELTA_TESTED, DELTA_GOOD } delta; /* what r11 holds */
     bool delta_writes;                                                 /* it came from the write table */
-    bool jump;                                                         /* r11 holds the jump map */
-    bool host_stack;                                                   /* rsp is the host's, in 64-bit code */
-    bool tested;                                                       /* `test r11, r11` was the last instruction */
+    bool map_loaded, table_loaded;                                     /* r11 holds the jump map, r12 the jump table */
+    enum {
+        JUMP_NONE,
+        JUMP_INDEX,
+        JUMP_ENTRY,
+        JUMP_MAP_ENTRY,
+        JUMP_TARGET
+    } jump;          /* r11: an index of it, its entry, an address */
+    bool host_stack; /* rsp is the host's, in 64-bit code */
+    bool tested;     /* `test r11, r11` was the last instruction */
     struct host_bytes {
         unsigned count; /* 0: none */
         bool writes;
@@ -191,6 +200,10 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         return i->id >= X86_INS_MASKMOVDQU || i->id == X86_INS_MASKMOVQ ? NULL : "segment override";
     if (m->base == X86_REG_RIP) {
         uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp), state = (uintptr_t)s->c->vcpu;
+        uintptr_t invalid = (uintptr_t)s->c->invalid;
+        if (at >= invalid && at < invalid + s->c->page_max * sizeof *s->c->invalid &&
+            (!(op->access & CS_AC_WRITE) || only_compares(i->id)))
+            return NULL;
         return at >= state && at < state + sizeof(struct bt_vcpu) ? NULL : "RIP-relative access outside the vCPU";
     }
     if (m->base == X86_REG_R11 && m->index == X86_REG_INVALID && s->host.count && i->id != X86_INS_LEA)
@@ -212,18 +225,15 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         s->delta_writes = s->table == TABLE_WRITE;
         return NULL;
     }
-    if (wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R12 && m->index == X86_REG_R11)
-        return NULL; /* the code map */
-    if (is_load_to(i, X86_REG_R11D) && s->jump && m->base == X86_REG_R11 && m->index == X86_REG_R10 && m->scale == 4 &&
-        m->disp == 0)
+    if (is_load_to(i, X86_REG_R11D) && s->map_loaded && m->base == X86_REG_R11 && m->index == X86_REG_R10 &&
+        m->scale == 4 && m->disp == 0)
         return NULL;
-    if (!wide(s) && is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R15 && m->index == X86_REG_R11 && m->scale == 4)
+    if (is_load_to(i, X86_REG_R11D) && s->table_loaded && m->base == X86_REG_R12 &&
+        (m->index == X86_REG_R11 ? s->jump == JUMP_INDEX && m->scale == 4 && m->disp == 0
+                                 : m->index == X86_REG_INVALID && m->disp >= 0 && m->disp < 4 * LANDING_INDICES))
         return NULL;
     if (m->base == X86_REG_R15)
         return check_window(s, m);
-    if (is_load_to(i, X86_REG_R11D) && m->base == X86_REG_R11 &&
-        ((m->index == X86_REG_R12 && m->scale == 4) || m->index == X86_REG_INVALID) && s->delta == DELTA_NONE)
-        return NULL;
     if ((m->base == X86_REG_R11 && m->index != X86_REG_INVALID) ||
         (wide(s) && m->base == X86_REG_RSP && m->index == X86_REG_R11))
         return check_guest_operand(s, i, op);
@@ -237,7 +247,7 @@ static const char *check_branch(struct scan *s, const cs_insn *i)
 {
     const cs_x86_op *op = &i->detail->x86.operands[0];
     if (op->type == X86_OP_REG)
-        return i->id == X86_INS_JMP && op->reg == X86_REG_R11 ? NULL : "indirect branch";
+        return i->id == X86_INS_JMP && op->reg == X86_REG_R11 && s->jump == JUMP_TARGET ? NULL : "indirect branch";
     if (op->type != X86_OP_IMM)
         return "branch through memory";
     uintptr_t to = (uintptr_t)op->imm;
@@ -274,12 +284,6 @@ static bool loads_field(const cs_insn *i, x86_reg reg, const void *field)
     const cs_x86 *x = &i->detail->x86;
     return is_load_to(i, reg) && x->operands[1].type == X86_OP_MEM && x->operands[1].mem.base == X86_REG_RIP &&
            (uintptr_t)(i->address + i->size + (uint64_t)x->operands[1].mem.disp) == (uintptr_t)field;
-}
-
-/* mov r11, [rip -> the jump map], in blocks of window mode */
-static bool loads_jump_map(const struct scan *s, const cs_insn *i)
-{
-    return (s->mode & BT_MODE_WINDOW) && loads_field(i, X86_REG_R11, &s->c->vcpu->jump);
 }
 
 /* CLAC and STAC: mov r8, [rip -> the read table of the new rights], or mov r9, [the write table]. */
@@ -434,6 +438,31 @@ static void track_delta(struct scan *s, const cs_insn *i)
     s->tested = is_delta_test(i);
 }
 
+/* movzx r11d, r10w ; mov r12, [jump] ; mov r11d, [r12 + r11*4] ; lea r11d, [r11 + miss, or its other form] ; jmp r11
+ * or mov r11, [jump_map] ; mov r11d, [r11 + r10*4] ; lea ; jmp */
+static void track_jump(struct scan *s, const cs_insn *i)
+{
+    const cs_x86_op *o = i->detail->x86.operands;
+    int64_t miss = (int64_t)bt_glue_of(s->c, s->mode)->miss;
+    bool table = s->table_loaded, map = s->map_loaded;
+    const struct bt_vcpu *v = s->c->vcpu;
+    s->table_loaded = loads_field(i, X86_REG_R12, &v->jump);
+    s->map_loaded = bt_mode_jump_map(s->mode) && loads_field(i, X86_REG_R11, &v->jump_map);
+    if (i->id == X86_INS_MOVZX && is_reg(&o[0], X86_REG_R11D) && is_reg(&o[1], X86_REG_R10W))
+        s->jump = JUMP_INDEX;
+    else if (table && is_load_to(i, X86_REG_R11D) && o[1].type == X86_OP_MEM && o[1].mem.base == X86_REG_R12)
+        s->jump = JUMP_ENTRY;
+    else if (map && is_load_to(i, X86_REG_R11D) && o[1].type == X86_OP_MEM && o[1].mem.base == X86_REG_R11)
+        s->jump = JUMP_MAP_ENTRY;
+    else if ((s->jump == JUMP_ENTRY || s->jump == JUMP_MAP_ENTRY) && i->id == X86_INS_LEA &&
+             is_reg(&o[0], X86_REG_R11D) && o[1].mem.base == X86_REG_R11 && o[1].mem.index == X86_REG_INVALID &&
+             (o[1].mem.disp == miss ||
+              o[1].mem.disp == miss + (s->jump == JUMP_ENTRY ? LANDING_SAVED : -BT_ENTRY_SAVED)))
+        s->jump = JUMP_TARGET;
+    else if (!s->table_loaded)
+        s->jump = JUMP_NONE;
+}
+
 static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
 {
     const char *bad = check_group(i);
@@ -458,7 +487,7 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     }
     track_groups(s, h, i, before);
     track_delta(s, i);
-    s->jump = loads_jump_map(s, i);
+    track_jump(s, i);
     return bad ? bad : verify_window_after(&s->window, h, i);
 }
 
@@ -526,19 +555,27 @@ const char *bt_verify_code(struct bt_cache *c, uint32_t mode, const uint8_t *cod
     return bad;
 }
 
-void bt_verify_block(struct bt_cache *c, const struct bt_block *b)
+static void verify(struct bt_cache *c, const struct bt_block *b, const char *what, uintptr_t start, size_t size)
 {
-    uintptr_t start = b->entry - BT_ENTRY_SAVED;
-    size_t where = 0, size = b->size + BT_ENTRY_SAVED;
+    size_t where = 0;
     const uint8_t *code = (const uint8_t *)start;
     const char *bad = bt_verify_code(c, c->pages[b->page].mode, code, size, start, &where);
     if (!bad)
         return;
-    fprintf(stderr,
-            "ringfold: bt: block for guest %#" PRIx64 " violates the safe subset at +%#zx: %s\n  bytes:", b->eip, where,
-            bad);
+    fprintf(stderr, "ringfold: bt: %s for guest %#" PRIx64 " violates the safe subset at +%#zx: %s\n  bytes:", what,
+            b->eip, where, bad);
     for (size_t i = where; i < size && i < where + 16; i++)
         fprintf(stderr, " %02x", code[i]);
     fprintf(stderr, "\n");
     abort();
+}
+
+void bt_verify_block(struct bt_cache *c, const struct bt_block *b)
+{
+    verify(c, b, "block", b->entry - BT_ENTRY_SAVED, b->size + BT_ENTRY_SAVED);
+}
+
+void bt_verify_landing(struct bt_cache *c, const struct bt_block *b, uintptr_t start, size_t size)
+{
+    verify(c, b, "landing", start, size);
 }
