@@ -254,21 +254,75 @@ static const struct insn_reg *high_operand(const struct insn *in)
     return in->reg.cls == REGCLASS_GPR8H ? &in->reg : &in->rm;
 }
 
+/* ---- registers that stay in memory, as the host instruction's memory operand ---- */
+
+/* Instructions whose r/m operand may as well be memory of the same size. Not so BT and its kin, exchanges (which lock),
+ * and moves from and to vector registers. */
+static bool takes_memory_for_rm(const struct insn *in)
+{
+    uint8_t op = in->opcode;
+    if (in->encoding != ENCODING_LEGACY || !in->has_modrm)
+        return false;
+    if (in->map == MAP_0F)
+        return (op & 0xf0) == 0x40 || op == 0xaf || op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf;
+    if (in->map != MAP_PRIMARY)
+        return false;
+    return op < 0x40 || op == 0x63 || op == 0x69 || op == 0x6b || (op >= 0x80 && op <= 0x85) ||
+           (op >= 0x88 && op <= 0x8b) || op == 0xc0 || op == 0xc1 || op == 0xc6 || op == 0xc7 ||
+           (op >= 0xd0 && op <= 0xd3) || op == 0xf6 || op == 0xf7 || op == 0xfe || op == 0xff;
+}
+
+/* A write of 32 bits clears the upper half, and the next load of the whole register would have to wait for a shorter
+ * write. */
+static bool rm_in_place(const struct builder *b)
+{
+    const struct insn *in = b->in;
+    return !in->mem.present && stays_in_memory(b, &in->rm) && takes_memory_for_rm(in) &&
+           (!in->rm.write || in->rm.size == 8);
+}
+
+/* `op r/m, reg` with a reg that stays in memory: as `op reg, r/m`. TEST is the same both ways. */
+static bool reg_in_place(const struct builder *b)
+{
+    const struct insn *in = b->in;
+    uint8_t op = in->opcode;
+    bool turns = (op < 0x40 && (op & 7) == 1) || op == 0x85 || op == 0x89;
+    return !in->mem.present && in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY && turns &&
+           stays_in_memory(b, &in->reg) && in->rm.cls == REGCLASS_GPR && !stays_in_memory(b, &in->rm);
+}
+
+/* Does so, when that is all there is to do. */
+static bool emit_in_place(struct builder *b)
+{
+    const struct insn *in = b->in;
+    if (!reg_in_place(b))
+        return false;
+    uint32_t op = legacy_prefixes(in) | (in->opcode == 0x85 ? in->opcode : in->opcode | 2);
+    asm_op(&b->a, op, host_gpr(b, in->rm.num), rm_at(&b->v->cpu.gpr[in->reg.num]), 0);
+    return true;
+}
+
 /* The current instruction with operand rm (memory), or its own registers. */
 static void emit_reencoded(struct builder *b, struct rm rm)
 {
     const struct insn *in = b->in;
+    if (emit_in_place(b))
+        return;
+    bool in_place = rm_in_place(b);
     bool conflict = high_conflict(b);
     struct fields f = host_fields(b, conflict);
     unsigned high = conflict ? host_gpr(b, high_operand(in)->num) : 0;
     if (conflict)
         asm_rorx(&b->a, true, TEMP_HIGH, high, 8);
     stand_in_load(b, &in->reg, f.reg);
-    stand_in_load(b, &in->rm, f.rm_register);
+    if (!in_place)
+        stand_in_load(b, &in->rm, f.rm_register);
     stand_in_load(b, &in->opreg, f.opreg);
     if (in->vvvv.read) /* MULX writes it whole, and a load would replace the delta of its memory operand */
         stand_in_load(b, &in->vvvv, f.vvvv);
-    if (rm.kind == RM_REG)
+    if (in_place)
+        rm = rm_at(&b->v->cpu.gpr[in->rm.num]);
+    else if (rm.kind == RM_REG)
         rm = rm_reg(f.rm_register);
     if (in->encoding == ENCODING_VEX)
         emit_vex(b, rm, &f);
@@ -277,7 +331,8 @@ static void emit_reencoded(struct builder *b, struct rm rm)
     stand_in_store(b, &in->vvvv, f.vvvv);
     if (in->mnemonic == ZYDIS_MNEMONIC_XADD) /* one register twice: the sum wins */
         stand_in_store(b, &in->reg, f.reg);
-    stand_in_store(b, &in->rm, f.rm_register);
+    if (!in_place)
+        stand_in_store(b, &in->rm, f.rm_register);
     stand_in_store(b, &in->opreg, f.opreg);
     if (in->mnemonic != ZYDIS_MNEMONIC_XADD) /* last: MULX with one register twice keeps the high half */
         stand_in_store(b, &in->reg, f.reg);
