@@ -380,7 +380,8 @@ static unsigned ackermann(unsigned m, unsigned n)
         return v * 3 + n;                                                                                              \
     }
 F(0)
-F(1) F(2) F(3) F(4) F(5) F(6) F(7)
+F(1)
+F(2) F(3) F(4) F(5) F(6) F(7)
 
     static void branches(void)
 {
@@ -392,6 +393,31 @@ F(1) F(2) F(3) F(4) F(5) F(6) F(7)
         w = w * 3 + i * 5 % 8;
     }
     check_equal("indirect calls", v, w);
+}
+
+/* Flags that are dead where a block begins with STI, which the code behind it overwrites: nothing that shows. */
+static void dead_flags(void)
+{
+    volatile uint32_t count = 500;
+    for (unsigned i = 0; i < 400; i++) {
+        uint32_t zero;
+        __asm__ volatile("call 1f\n\t"
+                         "sti\n\t"
+                         "testl %%ecx, %%ecx\n\t"
+                         "sete %b0\n\t"
+                         "cli\n\tjmp 2f\n"
+                         "1:\tdecl %1\n\t"
+                         "js 3f\n\t"
+                         "ret\n"
+                         "3:\tret\n"
+                         "2:"
+                         : "=&q"(zero), "+m"(count)
+                         : "c"(i & 1)
+                         : "cc", "memory");
+        tally((uint8_t)zero == !(i & 1), "dead flags", "round %u", i);
+    }
+    check_equal("dead flags", count, 100);
+    tally_end("flags that nothing reads");
 }
 
 static void fpu_on(void)
@@ -412,6 +438,7 @@ void guest_main(void)
     multiplications();
     conditions();
     branches();
+    dead_flags();
     directory = paging_identity(8);
     paging_on(directory);
     locked();
