@@ -15,6 +15,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 enum { GLUE_BYTES = 3 * PAGE_SIZE, PAGE_MAX = 1 << 16 };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
@@ -446,6 +450,17 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
     return n;
 }
 
+/* Memory for the next blocks: several pages at once, where the first touch of each would be a page fault, and another
+ * one in the executable view, which finds its neighbours there now. An older kernel does not know this: no harm. */
+static void allocate_ahead(struct bt_cache *c)
+{
+    enum { STEP = 128 << 10 };
+    if (c->used + STEP / 2 <= c->allocated || c->size - c->allocated < STEP)
+        return;
+    madvise(c->write_view + c->allocated, STEP, MADV_POPULATE_WRITE);
+    c->allocated += STEP;
+}
+
 void bt_cache_written_to(struct bt_cache *c, const uint8_t *end)
 {
     enum { PART = 1 << 20 };
@@ -455,6 +470,7 @@ void bt_cache_written_to(struct bt_cache *c, const uint8_t *end)
     /* What is complete is rarely written again, by chaining: it need not be resident in the writable view, too. */
     if (now != before && now >= 2)
         madvise(c->write_view, (now - 1) * PART, MADV_DONTNEED);
+    allocate_ahead(c);
 }
 
 static bool site_is(const struct bt_site *s, const struct insn *in, uint32_t flags)

@@ -153,6 +153,7 @@ struct bt_cache {
     struct bt_vcpu *vcpu;
     uint8_t *exec_view, *write_view;
     size_t size, used, glue_size;
+    size_t allocated;       /* the host has memory for so much of it */
     uint32_t *invalid;      /* by page record: 1, or 0 while it is in the code map; in the low 2 GiB */
     struct bt_glue glue[4]; /* of 16/32-bit, of 64-bit code; of 64-bit code by enum mmu_window_kind's window */
     size_t glue_used;       /* of glue_size */
