@@ -532,6 +532,15 @@ static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned
 /* Translations of pages that the code map does not lead to. */
 enum { UNMAPPED = BT_MODE_SINGLE | BT_MODE_PLAIN };
 
+void bt_cache_attach(struct bt_cache *c, struct bt_block *b)
+{
+    struct bt_page *p = &c->pages[b->page];
+    unsigned end = b->offset + b->length;
+    b->next = p->blocks;
+    p->blocks = (uint32_t)(b - c->blocks);
+    mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
+}
+
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
 {
     struct bt_page *p = &c->pages[b->page];
@@ -539,10 +548,8 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     uint32_t *head = block_head(c, b->page, b->offset), n = (uint32_t)(b - c->blocks);
     b->next_hash = *head;
     *head = n;
-    b->next = p->blocks;
-    p->blocks = n;
     b->fits = true;
-    mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
+    bt_cache_attach(c, b);
     if (end > PAGE_SIZE)
         mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
     if (end > PAGE_SIZE && !(p->mode & UNMAPPED)) {

@@ -31,7 +31,7 @@ struct bt_insn_record { /* fault recovery: host offset of the first byte made fr
     uint16_t guest_offset : 14; /* of the instruction in the block */
     uint16_t flags_saved : 1;   /* the arithmetic flags are in the image rather than in EFLAGS */
     uint16_t stack_operand : 1; /* an address that is not canonical is #SS rather than #GP */
-    uint16_t detour;            /* an access through the window: host offset of its other form, by the tables */
+    uint16_t window;            /* nonzero: an access through the window, which can also be done by the tables */
 };
 _Static_assert(BT_BLOCK_MAX_INSNS * 15 < 1 << 14, "guest_offset holds every offset in a block");
 
@@ -131,6 +131,7 @@ struct bt_glue {
     uintptr_t event; /* a block's poll hit: r11 an address in the block */
     uintptr_t fault; /* exit with BT_EXIT_FAULT after a host signal, flags in EFLAGS */
     uintptr_t fault_saved;
+    uintptr_t plain, plain_saved; /* the same with BT_EXIT_PLAIN */
     /* called, on the host stack (call_glue in bt/translate.h) */
     uintptr_t slow;                   /* memory: r10 address, r11d info; gives r10, r11 */
     uintptr_t post, post_saved;       /* after a write that went through the slow path */
@@ -259,6 +260,8 @@ void bt_cache_written_to(struct bt_cache *c, const uint8_t *end);
 struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields);
 /* Enters a finished block: hash table, frame bitmaps, code flags of the guest's pages. */
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
+/* The same for code that belongs to a block which nobody is to find: it goes and moves with the block's bytes. */
+void bt_cache_attach(struct bt_cache *c, struct bt_block *b);
 /* Not of page-crossing blocks. */
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);
 /* The exit goes to its stub again. */

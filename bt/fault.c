@@ -57,6 +57,16 @@ static void leave_for_fault(struct bt_vcpu *v, ucontext_t *uc, const struct bt_b
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->fault_saved : g->fault);
 }
 
+/* It leads to the record's instruction in a translation that goes by the tables. Nothing of the instruction has
+ * happened yet that would not be the same again: else it could not have faulted there either. */
+static void leave_for_tables(struct bt_vcpu *v, ucontext_t *uc, const struct bt_block *b,
+                             const struct bt_insn_record *r)
+{
+    const struct bt_glue *g = bt_glue_of(v->cache, v->cache->pages[b->page].mode);
+    v->cpu.rip = b->eip + r->guest_offset;
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(r->flags_saved ? g->plain_saved : g->plain);
+}
+
 /* A page fault in the window of 32-bit code. */
 static enum bt_window_action flat_fault(struct bt_vcpu *v, const siginfo_t *info, const ucontext_t *uc)
 {
@@ -72,7 +82,7 @@ static enum bt_window_action flat_fault(struct bt_vcpu *v, const siginfo_t *info
 static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
                          const struct bt_insn_record *r)
 {
-    if (!r->detour)
+    if (!r->window)
         return false;
     bool wide = (v->cache->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
     switch (wide ? bt_fault_in_region(v, info, uc) : flat_fault(v, info, uc)) {
@@ -85,10 +95,10 @@ static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
         leave_for_fault(v, uc, b, r);
         break;
     case BT_WINDOW_DETOUR_ALWAYS:
-        bt_window_divert(v, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP], b->entry + r->detour);
+        bt_window_divert(v, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP], b, r);
         /* fall through */
     case BT_WINDOW_DETOUR:
-        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(b->entry + r->detour);
+        leave_for_tables(v, uc, b, r);
         break;
     }
     return true;

@@ -369,6 +369,8 @@ static void emit_form(struct assembler *a, const struct glue_form *f, struct bt_
     g->event = emit_event(a, v, g->exit);
     g->fault = emit_reason(a, BT_EXIT_FAULT, g->exit);
     g->fault_saved = emit_reason(a, BT_EXIT_FAULT, g->exit_saved);
+    g->plain = emit_reason(a, BT_EXIT_PLAIN, g->exit);
+    g->plain_saved = emit_reason(a, BT_EXIT_PLAIN, g->exit_saved);
     g->slow = emit_slow(a, f, stored);
     g->post = emit_post(a, f, false, stored);
     g->post_saved = emit_post(a, f, true, stored);

@@ -443,18 +443,18 @@ static void enter(struct bt_vcpu *v, uintptr_t host)
 
 static bool took_plain_exit(const struct bt_vcpu *v)
 {
-    return v->exit_reason == BT_EXIT_CHAIN && v->cache->exits[v->exit_index].plain;
+    return v->exit_reason == BT_EXIT_PLAIN || (v->exit_reason == BT_EXIT_CHAIN && v->cache->exits[v->exit_index].plain);
 }
 
-/* An access group's check failed: goes on in the translation without groups, to which the exit is linked. False with
- * cpu->fault set when there is no code any more. */
+/* An access group's check failed, or a window does not have a page: goes on in the translation without those, to which
+ * the exit, if it was one, is linked. False with cpu->fault set when there is no code any more. */
 static bool enter_plain(struct bt_vcpu *v)
 {
     struct cpu *cpu = &v->cpu;
     struct bt_cache *c = v->cache;
     struct walk at;
     struct mmu_fault fault;
-    uint32_t exit = v->exit_index, mode = v->mode;
+    uint32_t exit = v->exit_reason == BT_EXIT_CHAIN ? v->exit_index : 0, mode = v->mode;
     uint64_t lin = bt_linear(v, cpu->rip), flushes = v->stats.cache_flushes;
     if (walk_guest(&cpu->mmu, lin, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &at, &fault)) {
         cpu_raise_page_fault(cpu, &fault);
@@ -471,7 +471,8 @@ static bool enter_plain(struct bt_vcpu *v)
     v->mode = mode;
     if (!b)
         return false;
-    if (v->stats.cache_flushes == flushes && !v->options.step) /* a linked one polls: that would be a step of nothing */
+    if (exit && v->stats.cache_flushes == flushes &&
+        !v->options.step) /* a linked one polls: that would be a step of nothing */
         bt_cache_link(c, exit, b);
     enter(v, b->entry + b->body);
     return true;

@@ -20,11 +20,10 @@ static void print_object(FILE *out, const char *name, const struct named *member
 /* Why translated code came back to the dispatcher. */
 static void print_exits(const struct bt_stats *s, FILE *out)
 {
-    const struct named exits[] = {{"to_dispatcher", s->exits[BT_EXIT_DISPATCH]},
-                                  {"jump_not_chained", s->exits[BT_EXIT_CHAIN]},
-                                  {"code_map_miss", s->exits[BT_EXIT_MISS]},
-                                  {"exception", s->exits[BT_EXIT_FAULT]},
-                                  {"event", s->exits[BT_EXIT_EVENT]}};
+    const struct named exits[] = {
+        {"to_dispatcher", s->exits[BT_EXIT_DISPATCH]}, {"jump_not_chained", s->exits[BT_EXIT_CHAIN]},
+        {"code_map_miss", s->exits[BT_EXIT_MISS]},     {"exception", s->exits[BT_EXIT_FAULT]},
+        {"access_by_tables", s->exits[BT_EXIT_PLAIN]}, {"event", s->exits[BT_EXIT_EVENT]}};
     print_object(out, "exits", exits, sizeof exits / sizeof *exits);
 }
 

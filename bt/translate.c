@@ -260,7 +260,7 @@ static void record(struct builder *b, bool stack_operand)
     struct bt_insn_record *next = &b->c->records[b->c->record_count], *last = next - 1;
     uint16_t guest_offset = (uint16_t)(b->eip_at[b->cur] - b->eip);
     bool flags_saved = !b->eflags_valid && b->image_valid;
-    /* The record before says the same already? (Not so with the window: each access has its own detour.) */
+    /* The record before says the same already? (Not so with the window: each access is one of its own.) */
     if (b->block->record_count && !(b->mode & BT_MODE_WINDOW) && last->guest_offset == guest_offset &&
         last->flags_saved == flags_saved && last->stack_operand == stack_operand)
         return;

@@ -19,9 +19,8 @@ struct cold {
     unsigned address; /* register that holds the address */
     unsigned size;
     bool write;
-    uint32_t record; /* of the access that this is the other form of (window) */
-    uint8_t group;   /* index of the access group */
-    int32_t offset;  /* of the access from the group's lowest address */
+    uint8_t group;  /* index of the access group */
+    int32_t offset; /* of the access from the group's lowest address */
     void (*op)(struct builder *b, struct rm rm);
 };
 
@@ -141,10 +140,6 @@ static inline void stack_done(const struct builder *b, struct cold *c)
     if (c)
         c->back[1] = asm_here(&b->a);
 }
-/* The two through the tables, whatever the mode. */
-void table_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
-struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write,
-                         void (*op)(struct builder *, struct rm));
 /* ESP += n by the stack's width, flag-free; r11 is lost. */
 void stack_adjust(struct builder *b, int n);
 /* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */
@@ -154,9 +149,10 @@ bool segment_is_flat(const struct builder *b, unsigned seg);
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);
 bool window_takes_stack(const struct builder *b);
-void window_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
-struct cold *window_stack(struct builder *b, int delta, unsigned size, bool write,
-                          void (*op)(struct builder *, struct rm));
+void window_operand(struct builder *b, void (*op)(struct builder *, struct rm));
+void window_stack(struct builder *b, int delta, void (*op)(struct builder *, struct rm));
+/* An access by the tables in code that has a window may stand for one that would have seen to r15. */
+void window_done_without(struct builder *b);
 /* RSP has been given a value that is not known to be near the old one: r15 follows. Nothing in other code than that of
  * a 64-bit window. */
 void window_stack_moved(struct builder *b);
@@ -203,7 +199,7 @@ void op_store_kept(struct builder *b, struct rm rm);
 void translate_control(struct builder *b);
 void translate_stack(struct builder *b);
 void exit_direct(struct builder *b, uint64_t target);
-/* To a translation of the current instruction, and of what follows it, without access groups. */
+/* To a translation of the current instruction, and of what follows it, without access groups and windows. */
 void exit_plain(struct builder *b);
 /* Makes an unlinked direct exit go by the jump table from now on: for targets that may not be linked. */
 void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit);

@@ -297,17 +297,8 @@ static void emit_known_check(struct builder *b, struct cold *c, uint64_t address
     c->from[0] = asm_jcc32(&b->a, CC_Z, 0);
 }
 
-void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
-{
-    if (window_takes_operand(b))
-        window_operand(b, size, read, write, op);
-    else if (group_has_operand(b, size))
-        group_operand(b, size, read, write, op);
-    else
-        table_operand(b, size, read, write, op);
-}
-
-void table_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
+static void table_operand(struct builder *b, unsigned size, bool read, bool write,
+                          void (*op)(struct builder *, struct rm))
 {
     const struct insn_mem *m = &b->in->mem;
     struct cold *c = builder_cold(b, cold_memory);
@@ -345,6 +336,17 @@ void table_operand(struct builder *b, unsigned size, bool read, bool write, void
         c->back[1] = asm_here(&b->a);
 }
 
+void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm))
+{
+    if (window_takes_operand(b))
+        window_operand(b, op);
+    else if (group_has_operand(b, size))
+        group_operand(b, size, read, write, op);
+    else
+        table_operand(b, size, read, write, op);
+    window_done_without(b);
+}
+
 /* ---- the stack ---- */
 
 /* A stack write that fails is done in C as a whole: nothing has changed yet. back[1]: behind the instruction. */
@@ -363,20 +365,8 @@ static void cold_stack_write(struct builder *b, struct cold *c)
         asm_jmp32(&b->a, c->back[1]);
 }
 
-struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
-                          void (*op)(struct builder *, struct rm))
-{
-    if (window_takes_stack(b))
-        return window_stack(b, delta, size, write, op);
-    if (group_has_stack(b, size)) {
-        group_stack(b, delta, size, write, op);
-        return NULL;
-    }
-    return table_stack(b, delta, size, write, op);
-}
-
-struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write,
-                         void (*op)(struct builder *, struct rm))
+static struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write,
+                                void (*op)(struct builder *, struct rm))
 {
     struct cold *c = builder_cold(b, write ? cold_stack_write : cold_memory);
     unsigned sp = host_gpr(b, GPR_SP);
@@ -402,6 +392,22 @@ struct cold *table_stack(struct builder *b, int delta, unsigned size, bool write
         c->back[1] = asm_here(&b->a);
     builder_record_stack(b);
     op(b, checked_operand(c->address));
+    return c;
+}
+
+struct cold *stack_access(struct builder *b, int delta, unsigned size, bool write,
+                          void (*op)(struct builder *, struct rm))
+{
+    if (window_takes_stack(b)) {
+        window_stack(b, delta, op);
+        return NULL;
+    }
+    if (group_has_stack(b, size)) {
+        group_stack(b, delta, size, write, op);
+        return NULL;
+    }
+    struct cold *c = table_stack(b, delta, size, write, op);
+    window_done_without(b);
     return c;
 }
 

@@ -38,6 +38,7 @@ enum bt_exit {
     BT_EXIT_CHAIN,    /* a direct exit that is not linked: vcpu->exit_index, which tells cpu->rip */
     BT_EXIT_MISS,     /* an indirect jump to cpu->rip found no block, or something waits */
     BT_EXIT_FAULT,    /* cpu->fault is to be delivered at cpu->rip */
+    BT_EXIT_PLAIN,    /* go on at cpu->rip in a translation of BT_MODE_PLAIN */
     BT_EXIT_EVENT,    /* cpu->events is not zero; go on at the start of the block that event_from lies in */
     BT_EXIT_COUNT
 };
@@ -60,7 +61,7 @@ enum bt_mode_bits {
     BT_MODE_CPL0 = 1 << 15,   /* IOPL does not matter */
     BT_MODE_DF = 1 << 16,     /* the direction flag is set: string instructions are done in C */
     BT_MODE_WINDOW = 1 << 17, /* accesses go through the window of the view (bt/window.h) */
-    BT_MODE_PLAIN = 1 << 18,  /* of translations, never the vCPU's: no access groups (translate_group.c) */
+    BT_MODE_PLAIN = 1 << 18,  /* of translations, never the vCPU's: each access by the tables, for itself */
     BT_MODE_BITS = 19
 };
 

@@ -282,13 +282,41 @@ enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_k
     }
 }
 
-void bt_window_divert(struct bt_vcpu *v, uintptr_t at, uintptr_t detour)
+void bt_window_divert(struct bt_vcpu *v, uintptr_t at, const struct bt_block *b, const struct bt_insn_record *r)
 {
     struct bt_cache *c = v->cache;
-    struct assembler a = {.p = c->write_view + (at - (uintptr_t)c->exec_view),
+    const struct bt_glue *g = bt_glue_of(c, c->pages[b->page].mode);
+    struct assembler a = {.p = c->write_view + c->used + BT_ENTRY_SAVED,
                           .end = c->write_view + c->size,
                           .to_exec = c->exec_view - c->write_view};
-    asm_jmp32(&a, detour);
+    struct assembler jump = {.p = c->write_view + (at - (uintptr_t)c->exec_view), .end = a.end, .to_exec = a.to_exec};
+    if (bt_cache_full(c))
+        return;
+    uint32_t exit = c->exit_count++, index = c->block_count++, stub = (uint32_t)asm_here(&a);
+    uint8_t *site = asm_jmp32(&jump, stub);
+    asm_mov_imm32(&a, R11, exit);
+    asm_jmp32(&a, r->flags_saved ? g->chain_saved : g->chain);
+    c->exits[exit] = (struct bt_exit_record){.site = (uint32_t)(site - c->write_view),
+                                             .target_eip = b->eip + r->guest_offset,
+                                             .stub = stub,
+                                             .block = index,
+                                             .flags_saved = r->flags_saved,
+                                             .plain = true};
+    unsigned room = PAGE_SIZE - b->offset;
+    c->blocks[index] = (struct bt_block){.entry = stub,
+                                         .first_constant = c->constant_count,
+                                         .eip = b->eip,
+                                         .second_gfn = ~0ull,
+                                         .size = (uint32_t)asm_here(&a) - stub,
+                                         .offset = b->offset,
+                                         .length = b->length < room ? b->length : (uint16_t)room,
+                                         .exit_count = 1,
+                                         .page = b->page,
+                                         .first_record = c->record_count,
+                                         .first_exit = exit};
+    c->constants[c->constant_count++] = (struct bt_constant){.form = BT_CONSTANT_END};
+    bt_cache_written_to(c, a.p);
+    bt_cache_attach(c, &c->blocks[index]);
 }
 
 void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind flush)

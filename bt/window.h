@@ -15,6 +15,8 @@
 #include "bt/vcpu.h"
 #include "shadowmmu/window.h"
 
+struct bt_insn_record;
+
 enum bt_window_action {
     BT_WINDOW_NOT,           /* it is no window's access */
     BT_WINDOW_RETRY,         /* the page is there */
@@ -41,8 +43,9 @@ void bt_window_timer(struct bt_vcpu *v);
 enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write);
 /* 64-bit code met a region without a slot. In a signal handler, too. */
 enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva);
-/* Puts a jump to the detour in the instruction's place. */
-void bt_window_divert(struct bt_vcpu *v, uintptr_t at, uintptr_t detour);
+/* Puts an exit to the translation by the tables in the place of the host instruction of a record of block b, if there
+ * is room. */
+void bt_window_divert(struct bt_vcpu *v, uintptr_t at, const struct bt_block *b, const struct bt_insn_record *r);
 /* Entries of the tables were dropped. */
 void bt_window_flushed(struct bt_vcpu *v, enum mmu_flush_kind kind);
 
