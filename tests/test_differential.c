@@ -212,7 +212,8 @@ static bool run_at(struct flat_machine *m, const struct generator_case *c, uint6
     else
         flat_machine_load(m, &in);
     kicked = m->cpu;
-    signal(SIGALRM, kick);
+    /* not on the stack of 64-bit code, which is the guest's */
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = kick, .sa_flags = SA_ONSTACK | SA_RESTART}, NULL);
     setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 300000}, NULL);
     bool ended = flat_machine_run(m, out);
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
