@@ -279,6 +279,62 @@ static void repeated_moves(void)
     rig_close(&r);
 }
 
+static void put(struct rig *r, uint32_t at, const char *code, size_t len)
+{
+    memcpy(r->mem.ram + at, code, len);
+}
+#define PUT(r, at, code) put(r, at, code, sizeof(code) - 1)
+
+/* Two targets whose addresses differ above bit 15 only: jumps to one find the way to the other first. */
+static void alike_targets(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    PUT(&r, 0x18000, "\x83\xc2\x01\xc3");             /* add edx,1; ret: needs no flags */
+    PUT(&r, 0x28000, "\x9c\x58\x21\xc7\x09\xc6\xc3"); /* pushfd; pop eax; and edi,eax; or esi,eax; ret */
+    /* mov ebp,1000; mov edi,-1; mov edx,0; mov esi,0
+     * L: mov eax,0x18000; call eax; mov eax,0x28000; push next; mov cl,0x80; add cl,0x80; jmp eax
+     * next: mov eax,0x18000; call eax; mov eax,0x28000; mov cl,0x80; add cl,0x80; mov [0x20000],edx; call eax
+     * dec ebp; jnz L */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbd, 0xe8, 3, 0, 0, 0xbf, 0xff, 0xff, 0xff, 0xff, 0xba, 0, 0, 0, 0, 0xbe, 0, 0, 0, 0, 0xb8,
+                        0, 0x80, 1, 0, 0xff, 0xd0, 0xb8, 0, 0x80, 2, 0, 0x68, 0x2c, 0, 1, 0, 0xb1, 0x80, 0x80, 0xc1,
+                        0x80, 0xff, 0xe0, 0xb8, 0, 0x80, 1, 0, 0xff, 0xd0, 0xb8, 0, 0x80, 2, 0, 0xb1, 0x80, 0x80, 0xc1,
+                        0x80, 0x89, 0x15, 0, 0, 2, 0, 0xff, 0xd0, 0x4d, 0x75, 0xcc),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_DX], 2000);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_DI] & FLAGS_ARITH, FLAG_CF | FLAG_PF | FLAG_ZF | FLAG_OF);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_SI] & FLAGS_ARITH, FLAG_CF | FLAG_PF | FLAG_ZF | FLAG_OF);
+    rig_close(&r);
+}
+
+/* A call to another page, direct and by a register, while that page becomes another frame and the first one again. */
+static void page_behind_a_call(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    uint32_t *directory = (uint32_t *)(r.mem.ram + 0x60000), *identity = (uint32_t *)(r.mem.ram + 0x61000);
+    uint32_t *other = (uint32_t *)(r.mem.ram + 0x62000);
+    directory[0] = 0x61003;
+    directory[1] = 0x62003;
+    for (uint32_t i = 0; i < 1024; i++)
+        identity[i] = i << PAGE_SHIFT | 3;
+    other[0] = 0x50003;
+    PUT(&r, 0x50000, "\x83\xc3\x01\xc3");     /* add ebx,1; ret */
+    PUT(&r, 0x51000, "\x81\xc3\0\1\0\0\xc3"); /* add ebx,0x100; ret */
+    PUT(&r, 0x11000, "\xb9\3\0\0\0\xe8\xf6\xef\x3e\0\xb8\0\0\x40\0\xff\xd0\x49\x75\xf1\xc3");
+    /* mov ecx,3; L: call 0x400000; mov eax,0x400000; call eax; dec ecx; jnz L; ret */
+    /* mov ebx,0; mov eax,0x60000; mov cr3,eax; mov eax,cr0; or eax,1<<31; mov cr0,eax; call 0x11000
+     * mov dword [0x62000],0x51003; invlpg [0x400000]; call 0x11000
+     * mov dword [0x62000],0x50003; mov eax,cr3; mov cr3,eax; call 0x11000 */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbb, 0, 0, 0, 0, 0xb8, 0, 0, 6, 0, 0x0f, 0x22, 0xd8, 0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80,
+                        0x0f, 0x22, 0xc0, 0xe8, 0xe3, 0x0f, 0, 0, 0xc7, 5, 0, 0x20, 6, 0, 3, 0x10, 5, 0, 0x0f, 1, 0x3d,
+                        0, 0, 0x40, 0, 0xe8, 0xcd, 0x0f, 0, 0, 0xc7, 5, 0, 0x20, 6, 0, 3, 0, 5, 0, 0x0f, 0x20, 0xd8,
+                        0x0f, 0x22, 0xd8, 0xe8, 0xb8, 0x0f, 0, 0),
+                    ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_BX], 0x600 + 12);
+    rig_close(&r);
+}
+
 TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, calls, returns", loops_and_calls},
            {"flags survive the checks of memory accesses", flags_survive_memory},
            {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
@@ -287,4 +343,6 @@ TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, ca
            {"a fault without handlers is a triple fault", triple_fault},
            {"the board's vector registers are its own", board_and_vectors},
            {"control registers and the time stamp counter", control_and_time},
-           {"repeated moves and stores", repeated_moves})
+           {"repeated moves and stores", repeated_moves},
+           {"targets with equal low halves, and live flags", alike_targets},
+           {"a call to a page that is mapped anew", page_behind_a_call})
