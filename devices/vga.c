@@ -363,6 +363,8 @@ int vga_init(struct vga *v, struct bus *ports, struct bus *memory_bus, struct me
         vga_destroy(v);
         return error;
     }
+    if (memory)
+        memory_post_writes(memory, gpa(VGA_WINDOW_BASE), VGA_WINDOW_SIZE);
     vga_reset(v);
     return 0;
 }

@@ -257,6 +257,8 @@ void vga_collect_dirty(struct vga *v)
 {
     if (v->window.mapped)
         memory_log_sync(v->memory, gpa(v->window.base), v->window.size);
+    else if (v->memory) /* writes to it may be on their way */
+        memory_log_sync(v->memory, gpa(VGA_WINDOW_BASE), VGA_WINDOW_SIZE);
     if (v->lfb.mapped)
         memory_log_sync(v->memory, gpa(v->lfb.base), v->lfb.size);
     for (uint64_t at = 0; v->window.mapped && at < v->window.size; at += PAGE_SIZE) {

@@ -138,8 +138,10 @@ static struct kvm_vm *vm_create(struct memory *mem, char *err, size_t err_len)
     }
     find_capabilities(vm);
     int slots = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+    int ring_page = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
     vm->mem = mem;
     kvm_memory_init(&vm->memory, mem, vm->fd, true, slots > 0 ? (unsigned)slots : 32);
+    kvm_memory_post(&vm->memory, ring_page > 0 ? (unsigned)ring_page : 0);
     return vm;
 fail:
     vm_destroy(vm);
@@ -214,6 +216,8 @@ static void vcpu_destroy(struct cpu *cpu)
         kvm_memory_forget(&v->vm->memory, v);
     if (v->has_slice_timer)
         timer_delete(v->slice_timer);
+    if (v->vm) /* the ring was in this mapping; there is one vCPU */
+        v->vm->memory.ring = NULL;
     if (v->run)
         munmap(v->run, v->run_size);
     if (v->fd >= 0)
@@ -235,6 +239,9 @@ static int map_run(struct kvm_vcpu *v)
         return -1;
     v->run = p;
     v->run_size = (size_t)size;
+    unsigned page = v->vm->memory.ring_page;
+    if (page && (page + 1) * (size_t)PAGE_SIZE <= v->run_size)
+        v->vm->memory.ring = (void *)((uint8_t *)p + page * (size_t)PAGE_SIZE);
     return 0;
 }
 
@@ -406,6 +413,7 @@ static int enter(struct kvm_vcpu *v, bool only_finish)
     take_task_priority(v);
     int r = ioctl(v->fd, KVM_RUN, 0), error = errno;
     atomic_store(&v->in_guest, false);
+    kvm_exit_posted(v);
     give_task_priority(v);
     v->queued_interrupt = false;
     v->unfinished = false;
@@ -600,6 +608,7 @@ static void stats(const struct cpu *cpu, FILE *out)
     STAT("exits_io", v->stats.io);
     STAT("exits_string_io", v->stats.string_io);
     STAT("exits_mmio", v->stats.mmio);
+    STAT("posted_writes", v->stats.posted);
     STAT("exits_halt", v->stats.halts);
     STAT("exits_interrupt_window", v->stats.windows);
     STAT("single_steps", v->stats.steps);

@@ -11,8 +11,11 @@
  * own (KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2): the board is the same 8259s, 8254 and clock under both engines, so that
  * they can be compared, a machine can change engines while it runs, and no state is in two places. The price is two
  * exits for an interrupt (window, end of interrupt) that a local APIC in the kernel would save; the board's own runs in
- * user space so far. ioeventfd, irqfd and coalesced MMIO only carry notifications past the vCPU's thread; no device of
- * this board has a doorbell that would gain from it.
+ * user space so far. Without KVM's chips there is no irqfd; and ioeventfd carries notifications past the vCPU's thread,
+ * but no device of this board has a doorbell that would gain from it.
+ *
+ * Coalesced MMIO is used for device memory whose owner says that writes may come late (memory_post_writes): KVM enters
+ * them into a ring, which is emptied after each exit, and when somebody looks at the memory.
  *
  * What the guest sees of the processor is the model of cpu/cpuid.h. */
 #ifndef RINGFOLD_HW_ASSIST_KVM_H

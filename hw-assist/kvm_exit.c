@@ -83,6 +83,25 @@ void kvm_exit_mmio(struct kvm_vcpu *v)
     }
 }
 
+void kvm_exit_posted(struct kvm_vcpu *v)
+{
+    struct kvm_coalesced_mmio_ring *ring = v->vm->memory.ring;
+    if (!ring)
+        return;
+    unsigned at = ring->first;
+    while (at < KVM_RING_ENTRIES && at != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE)) {
+        const struct kvm_coalesced_mmio *w = &ring->coalesced_mmio[at];
+        unsigned len = w->len > 8 ? 8 : w->len;
+        v->stats.posted++;
+        for (unsigned i = 0, n; i < len; i += n) {
+            n = chunk(w->phys_addr + i, len - i);
+            write_part(v, gpa((w->phys_addr + i) & v->cpu.mmu.a20_mask), w->data + i, n);
+        }
+        at = (at + 1) % KVM_RING_ENTRIES;
+        __atomic_store_n(&ring->first, at, __ATOMIC_RELEASE);
+    }
+}
+
 /* ---- MSRs ---- */
 
 /* KVM asks about registers that it does not have; cpu/msr.c knows what the model has. It works on general registers,

@@ -26,6 +26,7 @@ struct kvm_memory {
     int vm_fd;
     bool read_only_slots; /* KVM_CAP_READONLY_MEM */
     unsigned slot_max;
+    unsigned ring_page;   /* of kvm_run; 0: none of the ring's writes are asked for */
     bool a20_off;         /* as the slots are now */
     pthread_mutex_t lock; /* everything below; taken inside the machine lock, never around it */
     struct kvm_slot *slots;
@@ -34,12 +35,16 @@ struct kvm_memory {
     uint64_t stale_first, stale_last; /* frames whose slots must be made again; first > last: none */
     _Atomic bool stale;
     struct memory_listener listener;
+    /* KVM_CAP_COALESCED_MMIO: writes to posted device memory wait here. Emptied by the vCPU's thread. NULL: none. */
+    struct kvm_coalesced_mmio_ring *ring;
     struct kvm_vcpu *vcpus; /* get CPU_EVENT_FLUSH after a change */
     uint64_t slot_changes;  /* statistics */
 };
 
 /* Follows mem from now on. Slots are made by the first kvm_memory_apply. 0 or -errno. */
 int kvm_memory_init(struct kvm_memory *m, struct memory *mem, int vm_fd, bool read_only_slots, unsigned slot_max);
+/* Asks KVM to hold writes to posted device memory back. ring_page: what KVM_CAP_COALESCED_MMIO says, 0: it cannot. */
+void kvm_memory_post(struct kvm_memory *m, unsigned ring_page);
 void kvm_memory_notify(struct kvm_memory *m, struct kvm_vcpu *v);
 void kvm_memory_forget(struct kvm_memory *m, struct kvm_vcpu *v);
 void kvm_memory_destroy(struct kvm_memory *m);
@@ -90,7 +95,8 @@ struct kvm_vcpu {
     char unable[128];
     struct kvm_vcpu *next; /* in kvm_memory.vcpus */
     struct {
-        uint64_t runs, io, string_io, mmio, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores, steps;
+        uint64_t runs, io, string_io, mmio, posted, halts, windows, interrupts, nmis, kicks, msr_exits, loads, stores,
+            steps;
     } stats;
 };
 
@@ -113,8 +119,13 @@ int kvm_state_store_general(struct kvm_vcpu *v, const char **step);
 
 /* ---- kvm_exit.c ---- */
 
+/* As linux/kvm.h's KVM_COALESCED_MMIO_MAX, which needs the kernel's own PAGE_SIZE. */
+#define KVM_RING_ENTRIES ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
+
 void kvm_exit_io(struct kvm_vcpu *v);
 void kvm_exit_mmio(struct kvm_vcpu *v);
+/* Writes that KVM held back; before anything else of an exit is looked at. */
+void kvm_exit_posted(struct kvm_vcpu *v);
 void kvm_exit_msr(struct kvm_vcpu *v, bool write);
 /* One line about an exit that the engine cannot go on after. */
 void kvm_exit_describe(struct kvm_vcpu *v, char *buf, size_t len);

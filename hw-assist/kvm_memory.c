@@ -222,6 +222,31 @@ static void note(struct kvm_memory *m, uint64_t gfn, uint64_t count)
     pthread_mutex_unlock(&m->lock);
 }
 
+void kvm_memory_post(struct kvm_memory *m, unsigned ring_page)
+{
+    for (unsigned i = 0; ring_page && i < m->mem->posted_count; i++) {
+        struct kvm_coalesced_mmio_zone zone = {.addr = m->mem->posted[i].base,
+                                               .size = (uint32_t)m->mem->posted[i].size};
+        if (ioctl(m->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) == 0)
+            m->ring_page = ring_page;
+    }
+}
+
+/* Somebody looks at posted memory: the vCPU's thread is to bring what waits, if anything does. */
+static void hurry_posted(struct kvm_memory *m, uint64_t gfn, uint64_t count)
+{
+    const struct kvm_coalesced_mmio_ring *ring = m->ring;
+    bool posted = false;
+    for (unsigned i = 0; i < m->mem->posted_count && !posted; i++)
+        posted = m->mem->posted[i].base >> PAGE_SHIFT < gfn + count &&
+                 gfn < (m->mem->posted[i].base + m->mem->posted[i].size) >> PAGE_SHIFT;
+    if (!posted || !ring ||
+        __atomic_load_n(&ring->first, __ATOMIC_RELAXED) == __atomic_load_n(&ring->last, __ATOMIC_RELAXED))
+        return;
+    for (struct kvm_vcpu *v = m->vcpus; v; v = v->next)
+        cpu_raise(&v->cpu, CPU_EVENT_FLUSH);
+}
+
 void kvm_memory_notify(struct kvm_memory *m, struct kvm_vcpu *v)
 {
     pthread_mutex_lock(&m->lock);
@@ -265,6 +290,7 @@ static void listen_log_sync(void *opaque, uint64_t gfn, uint64_t count)
 {
     struct kvm_memory *m = opaque;
     pthread_mutex_lock(&m->lock);
+    hurry_posted(m, gfn, count);
     for (unsigned i = 0; count && i < m->slot_count; i++)
         if (overlaps(&m->slots[i], gfn, gfn + count - 1) && (m->slots[i].flags & KVM_MEM_LOG_DIRTY_PAGES))
             sync_slot(m, i);

@@ -138,6 +138,7 @@ static enum outcome run_one(struct kvm_vcpu *v)
             snprintf(v->unable, sizeof v->unable, "KVM_RUN: %s", strerror(errno));
             return UNABLE;
         }
+        kvm_exit_posted(v);
         give_cr8(v);
         if (r && finishing)
             return DONE;

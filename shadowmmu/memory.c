@@ -297,6 +297,12 @@ bool memory_log_test_clear(struct memory *m, uint64_t gfn)
     return true;
 }
 
+void memory_post_writes(struct memory *m, gpa_t base, uint64_t size)
+{
+    if (m->posted_count < MEMORY_MAX_POSTED)
+        m->posted[m->posted_count++] = (struct memory_posted){base.v, size};
+}
+
 void memory_add_listener(struct memory *m, struct memory_listener *l)
 {
     l->next = m->listeners;

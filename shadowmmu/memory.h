@@ -61,6 +61,14 @@ struct memory_journal {
     uint8_t *before;      /* room pages */
 };
 
+/* Device memory where a write does nothing that anybody but the device can see: an engine may hold writes back, in
+ * their order, until the vCPU's next access to any other device at the latest, or until a look at it (memory_log_sync).
+ */
+struct memory_posted {
+    uint64_t base, size;
+};
+enum { MEMORY_MAX_POSTED = 2 };
+
 struct memory {
     struct memory_page *pages; /* indexed by gfn, page_count entries, demand-zero: memory_page looks */
     uint8_t *_Atomic *plain;   /* indexed by MiB: host memory that all of it is, read and written; NULL: see pages */
@@ -72,6 +80,8 @@ struct memory {
     uint64_t low_size;   /* bytes of it that start at gpa 0; the rest starts at 4 GiB */
     int ram_fd;
     uint64_t pool_size; /* bytes that are mapped at ram: ram_size, or more with huge pages */
+    struct memory_posted posted[MEMORY_MAX_POSTED];
+    unsigned posted_count;
     struct memory_listener *listeners;
     struct memory_journal *journal; /* NULL: none */
 };
@@ -122,6 +132,9 @@ static inline void memory_write32(struct memory *m, gpa_t addr, uint32_t v)
 void memory_log_start(struct memory *m, gpa_t base, uint64_t size);
 void memory_log_sync(struct memory *m, gpa_t base, uint64_t size);
 bool memory_log_test_clear(struct memory *m, uint64_t gfn);
+
+/* Before a vCPU is made. More than there is room for are not posted, which is only slower. */
+void memory_post_writes(struct memory *m, gpa_t base, uint64_t size);
 
 void memory_add_listener(struct memory *m, struct memory_listener *l);
 void memory_remove_listener(struct memory *m, struct memory_listener *l);

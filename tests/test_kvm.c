@@ -284,6 +284,36 @@ static void real_mode(void)
     rig_destroy(r);
 }
 
+/* Writes to posted device memory come late, but in order, and before any other access. */
+static void posted_writes(void)
+{
+    if (!have(KVM_MODE_REAL))
+        return;
+    struct rig *r = rig_create(&engine_kvm, false);
+    struct cpu *cpu = r->cpu;
+    memory_post_writes(&r->mem, gpa(DEVICE_AT), 0x1000);
+    r->engine->vcpu_destroy(cpu); /* the ranges are looked at when the VM is made */
+    char err[256] = "";
+    r->cpu = r->engine->vcpu_create(NULL, &r->mem, &r->model, &r->board, 0, err, sizeof err);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(r->cpu);
+    /* mov ax,0d000h; mov ds,ax; mov [10h],al; mov [12h],ax; inc ax; mov [11h],ax; out 80h,al; mov [10h],al; hlt */
+    LOAD(r, 0xb8, 0x00, 0xd0, 0x8e, 0xd8, 0xa2, 0x10, 0x00, 0xa3, 0x12, 0x00, 0x40, 0xa3, 0x11, 0x00, 0xe6, 0x80, 0xa2,
+         0x10, 0x00, 0xf4);
+    CU_ASSERT_EQUAL(r->engine->run(r->cpu), ENGINE_EXIT_HALT);
+    CU_ASSERT(logged(r, 0, 'w', 0xd0010, 0, 1));
+    CU_ASSERT(logged(r, 1, 'w', 0xd0012, 0xd000, 2));
+    CU_ASSERT(logged(r, 2, 'w', 0xd0011, 0xd001, 2));
+    CU_ASSERT(logged(r, 3, 'o', 0x80, 1, 1));
+    CU_ASSERT(logged(r, 4, 'w', 0xd0010, 1, 1));
+    CU_ASSERT_EQUAL(r->count, 5);
+    const struct kvm_vcpu *v = kvm_vcpu_of(r->cpu);
+    if (v->vm->memory.ring) {
+        CU_ASSERT_EQUAL(v->stats.posted, 4);
+        CU_ASSERT_EQUAL(v->stats.mmio, 0);
+    }
+    rig_destroy(r);
+}
+
 static void flat32(void)
 {
     if (!have(KVM_MODE_FLAT32))
@@ -601,7 +631,7 @@ TEST_SUITE(kvm, {"a machine changes its engine 2,000 times", machine_changes_eng
            {"--pin and --numa", placement_words}, {"the probe ends in time, is remembered and says why", probe},
            {"state goes to KVM and back", state_round_trip}, {"state from one vCPU to another", state_copy},
            {"real mode: ports, string output, a device's memory, HLT", real_mode}, {"32-bit protected mode", flat32},
-           {"64-bit mode", long_mode}, {"shutdown", shutdown},
+           {"writes to posted device memory", posted_writes}, {"64-bit mode", long_mode}, {"shutdown", shutdown},
            {"memory slots follow the map: ROM, shadow RAM, A20", slots}, {"the dirty log", dirty_log},
            {"an interrupt waits for its window", interrupts}, {"kick from another thread, reset", kick},
            {"2,000 hand-overs to and from the translator", hand_over})
