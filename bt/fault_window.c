@@ -108,14 +108,18 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, const siginfo_t *inf
     const uint64_t *regions = v->cpu.mmu.window[kind].regions;
     if (!regions || (trap != TRAP_PAGE_FAULT && trap != TRAP_STACK && trap != TRAP_PROTECTION))
         return BT_WINDOW_NOT;
+    uint64_t releases = v->cpu.mmu.window[kind].releases, entry;
     enum bt_window_action action = resolve(v, kind, info, g);
+    struct host_operand o;
     if (action == BT_WINDOW_NOT)
         return action;
-    struct host_operand o;
-    uint64_t entry;
-    if (action == BT_WINDOW_RETRY && decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], &o) &&
-        region_entry(kind, regions, (uint64_t)g[context_index[o.base]], &entry))
-        g[context_index[o.index]] = (greg_t)entry;
+    if (action == BT_WINDOW_RETRY && decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], &o)) {
+        if (region_entry(kind, regions, (uint64_t)g[context_index[o.base]], &entry))
+            g[context_index[o.index]] = (greg_t)entry;
+        /* r11 may be kept for an access to come, by a register that nobody knows here */
+        if (o.index != R11 && releases != v->cpu.mmu.window[kind].releases)
+            action = BT_WINDOW_DETOUR;
+    }
     refresh_stack(kind, regions, g); /* slots may belong to other regions now */
     return action;
 }

@@ -391,6 +391,7 @@ static void emit_block(struct builder *b)
     b->in = &b->insns[0];
     b->eflags_valid = true;
     b->image_valid = false;
+    b->region_base = 0;
     emit_entry(b);
     for (b->cur = 0; b->cur < b->count; b->cur++) {
         b->in = &b->insns[b->cur];

@@ -79,6 +79,7 @@ struct builder {
     bool ended;            /* control cannot fall out of the last instruction */
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
+    uint8_t region_base; /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
 };
 
 /* translate.c */

@@ -27,6 +27,7 @@
  *
  * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
  * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
+ * The next access by the same register, as long as that has the same value, finds r11 as it was.
  * An operand with an index, or a large displacement, is computed to r10 before. r11 is a value without a slot where the
  * address's region has none: the access is then not canonical, a general-protection fault for the host, and
  * bt/fault_window.c gives the region a slot.
@@ -114,10 +115,12 @@ static bool is_near(int64_t disp)
     return disp > -NEAR && disp < NEAR;
 }
 
-/* [host register + disp] by way of r11. */
+/* [host register + disp] by way of r11, which may have the register's region from an access before. */
 static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
 {
-    bt_emit_region(&b->a, regions(b), R11, base);
+    if (b->region_base != base + 1)
+        bt_emit_region(&b->a, regions(b), R11, base);
+    b->region_base = base == R10 ? 0 : (uint8_t)(base + 1);
     return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
 }
 
@@ -143,6 +146,7 @@ static struct rm constant_rm(struct builder *b)
     if (address >> 47) /* the table's end is not within a displacement */
         return near_rm(b, R10, 0);
     asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
+    b->region_base = 0;
     if (m->base == GPR_IP)
         builder_constant(b, BT_CONSTANT_S32, BT_REGION_ENTRY);
     return rm_region(R10, R11, -MMU_REGION_BIAS);
@@ -221,9 +225,40 @@ static bool stack_is_touched(const struct builder *b)
     return false;
 }
 
+static bool in_memory(const struct builder *b, uint8_t guest)
+{
+    return guest < GPR_COUNT && host_gpr(b, guest) == NO_REG;
+}
+
+/* Does the current instruction leave r11 alone, but for its access through the window? */
+static bool keeps_r11(const struct builder *b)
+{
+    const struct insn *in = b->in;
+    if (b->way[b->cur] == WAY_CONTROL)
+        return jcc_goes_on(b, in);
+    if (b->way[b->cur] != WAY_PLAIN || in->vvvv.cls == REGCLASS_GPR || in->mnemonic == ZYDIS_MNEMONIC_DIV ||
+        in->mnemonic == ZYDIS_MNEMONIC_IDIV)
+        return false;
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
+        return !in_memory(b, in->mem.base) && !in_memory(b, in->mem.index);
+    return !in->mem.present || window_takes_operand(b);
+}
+
+/* Is r11 still for the region of what is in its register? */
+static void follow_region(struct builder *b)
+{
+    if (!keeps_r11(b))
+        b->region_base = 0;
+    for (unsigned i = 0; b->region_base && i < GPR_COUNT; i++)
+        if ((b->in->gpr_write >> i & 1) && host_gpr(b, i) + 1 == b->region_base)
+            b->region_base = 0;
+}
+
 void window_after_insn(struct builder *b)
 {
     enum insn_way way = b->way[b->cur];
+    if (has_regions(b))
+        follow_region(b);
     bool own = way == WAY_PLAIN || way == WAY_SYSTEM; /* the others move it by a few bytes, or see to r15 */
     if (!own || !(b->in->gpr_write >> GPR_SP & 1))
         return;

@@ -77,7 +77,7 @@ bool verify_window_settled(const struct verify_window *w)
 
 static bool in_sequence(const struct verify_window *w)
 {
-    return w->index_of != X86_REG_INVALID || w->region_of != X86_REG_INVALID || w->stack_index;
+    return w->index_of != X86_REG_INVALID || w->region_of == X86_REG_RIP || w->stack_index;
 }
 
 const char *verify_window_before(struct verify_window *w, const cs_insn *i)
@@ -90,8 +90,10 @@ const char *verify_window_before(struct verify_window *w, const cs_insn *i)
         return "branch into an access through the window";
     if (label && label - 1 > w->drift)
         w->drift = label - 1;
-    if (label)
+    if (label) {
+        w->region_of = X86_REG_INVALID;
         w->r10_known = false;
+    }
     return NULL;
 }
 
@@ -217,7 +219,10 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
         w->drift = w->label[i->address + i->size - w->start < w->size ? i->address + i->size - w->start : 0]
                        ? 0
                        : DETOUR_DRIFT;
+    bool falls_through = i->id != X86_INS_CALL && i->id != X86_INS_JMP && w->region_of != X86_REG_RIP;
+    x86_reg kept = falls_through ? w->region_of : X86_REG_INVALID;
     forget(w);
+    w->region_of = kept;
     return NULL;
 }
 
@@ -267,8 +272,8 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     bool stack_index = !index && is_index(i, X86_REG_R15, &from) && from == w->sp;
     if (w->touch < w->drift)
         w->drift = w->touch;
-    for (int k = 0; k < x->op_count && !entry && !constant; k++) /* an entry is good for one access */
-        if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem) && i->id != X86_INS_LEA)
+    for (int k = 0; k < x->op_count && w->region_of == X86_REG_RIP; k++) /* that of a constant: for one access */
+        if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem))
             w->region_of = X86_REG_INVALID;
     x86_reg index_of = w->index_of;
     if (w->stack_index && !stack)

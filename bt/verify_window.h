@@ -3,7 +3,8 @@
  *
  *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other
  *   mov r11, [regions + d]                          of the region of a constant in r10
- *   [X + r11 + d]                                   once, with X and r11 as they were then, and no branch between
+ *   [X + r11 + d]                                   with X and r11 as they were then, and no label between; that of a
+ *                                                   constant once
  *   shrx r15, RSP, r15 ; mov r15, [regions + r15*8]
  *   mov RSP, [its place in the vCPU]                directly behind a call: glue has set r15 for it
  *   [RSP + r15 + d]                                 while RSP cannot have gone far from the region that r15 is for

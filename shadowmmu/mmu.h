@@ -84,6 +84,7 @@ struct mmu_window {
         bool used;
     } slot[MMU_WINDOW_SLOTS];
     unsigned slot_count, next_slot;
+    uint64_t releases; /* how often a region has lost its slot */
     bool local;        /* the supervisor's: holds pages that are not global */
     uint64_t late[64]; /* the user's: table indices of pages that are to go (mmu_window_drop_later) */
     unsigned late_count;

@@ -63,6 +63,7 @@ static void slot_release(struct mmu_window *w, unsigned slot)
     w->slot_of[region] = 0;
     *region_entry(w, region) = MMU_REGION_NONE;
     w->slot[slot].used = false;
+    w->releases++;
 }
 
 static void open_regions(struct mmu_window *w, enum mmu_window_kind kind)
