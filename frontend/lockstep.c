@@ -101,7 +101,8 @@ static bool follow(struct lockstep *l, bool exception)
     return false;
 }
 
-/* Nothing happened in the step: it ended before its first instruction. Dead flags may be gone. */
+/* Nothing happened in the step: it ended before its first instruction, or was a round of a loop that waits. Dead flags
+ * may be gone. */
 static bool empty_step(struct lockstep *l)
 {
     uint64_t flags = l->leader->rflags ^ l->start->rflags;
@@ -110,6 +111,7 @@ static bool empty_step(struct lockstep *l)
         (flags && (flags & ~code_dead_flags(l, l->follower))))
         return false;
     l->leader->rflags = l->start->rflags;
+    l->follower->interrupt_shadow = l->leader->interrupt_shadow; /* a round of a loop is over in any case */
     return true;
 }
 
