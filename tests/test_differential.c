@@ -244,6 +244,10 @@ static const char *run_moved(struct flat_machine *m, struct generator_case *c)
     int at = generator_index(c, fresh.state.rip - higher);
     bool finished = fresh.vector == VECTOR_BP;
     uint32_t ignored = finished ? c->undefined[c->count] : at < 0 ? FLAGS_ARITH : c->dead[at] | c->undefined[at];
+    /* a pending x87 error and a page fault of the operand: either may be first, by a window or by the tables */
+    if (at >= 0 && moved.state.rip == fresh.state.rip && (c->insns[at].insn.mmx || c->insns[at].insn.x87) &&
+        c->insns[at].insn.mem.present && (moved.vector == VECTOR_MF) != (fresh.vector == VECTOR_MF))
+        return NULL;
     /* a repeated comparison that faults shows the flags of where it last began, which an event may have moved on */
     if (!finished && at >= 0 && c->insns[at].insn.cls == INSN_STRING)
         ignored |= c->insns[at].insn.flags_maybe;
