@@ -26,15 +26,10 @@ static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 
 /* A free range of the low 2 GiB. */
 static uint8_t *reserve_low(size_t size)
 {
-    for (uintptr_t at = LOW_START; at + size <= LOW_END; at += LOW_STEP) {
-        void *p =
-            mmap((void *)at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        if (p == (void *)at)
-            return p;
-        if (p != MAP_FAILED)
-            munmap(p, size);
-    }
-    return NULL;
+    uint8_t *p = NULL;
+    for (uintptr_t at = LOW_START; !p && at + size <= LOW_END; at += LOW_STEP)
+        p = reserve_at(at, size);
+    return p;
 }
 
 static size_t round_up(size_t n, size_t to)
@@ -588,7 +583,7 @@ void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
         to = target->entry - BT_ENTRY_SAVED;
     if (!to)
         return;
-    struct assembler a = {.to_exec = c->exec_view - c->write_view};
+    struct assembler a = bt_assembler(c);
     asm_patch32(&a, c->write_view + e->site, to);
     e->target = (uint32_t)(target - c->blocks);
     e->next = target->incoming;
@@ -607,7 +602,7 @@ void bt_cache_unlink(struct bt_cache *c, uint32_t exit)
             break;
         }
     e->target = 0;
-    struct assembler a = {.to_exec = c->exec_view - c->write_view};
+    struct assembler a = bt_assembler(c);
     asm_patch32(&a, c->write_view + e->site, e->stub);
 }
 

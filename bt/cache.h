@@ -254,6 +254,12 @@ static inline uint32_t bt_cache_mapped(const struct bt_cache *c, uint64_t lin)
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset);
 /* Makes the page what the code map has at lin. */
 void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool global);
+/* For code at the end of what there is. */
+static inline struct assembler bt_assembler(const struct bt_cache *c)
+{
+    return (struct assembler){
+        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
+}
 /* Translated code was written up to end (writable view). */
 void bt_cache_written_to(struct bt_cache *c, const uint8_t *end);
 /* The site with these fields, made when there is none. The caller sees to it that there is room. */

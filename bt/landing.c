@@ -49,12 +49,6 @@ static bool wide(const struct bt_cache *c, const struct bt_block *b)
     return (c->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
 }
 
-static struct assembler begin(struct bt_cache *c)
-{
-    return (struct assembler){
-        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
-}
-
 static uint32_t end(struct bt_cache *c, const struct bt_block *b, const struct assembler *a)
 {
     uint8_t *start = c->write_view + c->used;
@@ -149,7 +143,7 @@ uintptr_t landing_direct(struct bt_cache *c, struct bt_block *b, bool flags_save
         &landing_of(c, b)->direct[(flags_saved ? LANDING_DIRECT_SAVED : 0) | (backward ? LANDING_DIRECT_BACKWARD : 0)];
     if (*at)
         return *at;
-    struct assembler a = begin(c);
+    struct assembler a = bt_assembler(c);
     uintptr_t miss = bt_glue_of(c, c->pages[b->page].mode)->miss;
     uintptr_t to = flags_saved && b->flags_in ? b->entry - BT_ENTRY_SAVED : backward ? b->entry : b->entry + b->body;
     const uint32_t *invalid = &c->invalid[b->page];
@@ -176,7 +170,7 @@ void landing_enter(struct bt_cache *c, struct bt_block *b)
         return;
     struct bt_landing *l = landing_of(c, b);
     if (!l->jump) {
-        struct assembler a = begin(c);
+        struct assembler a = bt_assembler(c);
         emit_jump(c, &a, b);
         l->jump = end(c, b, &a);
     }

@@ -109,7 +109,7 @@ static bool change_all(struct bt_cache *c, const struct bt_block *b, const struc
 /* Exits between this page and its counterpart in BT_MODE_PLAIN, and those by the jump table. */
 static void detach(struct bt_cache *c, struct bt_block *b)
 {
-    struct assembler a = {.to_exec = c->exec_view - c->write_view};
+    struct assembler a = bt_assembler(c);
     for (uint32_t i = b->incoming, next; i; i = next) {
         next = c->exits[i].next;
         if (c->blocks[c->exits[i].block].page != b->page)

@@ -456,7 +456,7 @@ static bool enter_plain(struct bt_vcpu *v)
     struct mmu_fault fault;
     uint32_t exit = v->exit_reason == BT_EXIT_CHAIN ? v->exit_index : 0, mode = v->mode;
     uint64_t lin = bt_linear(v, cpu->rip), flushes = v->stats.cache_flushes;
-    if (walk_guest(&cpu->mmu, lin, MMU_EXEC | (cpu->cpl == 3 ? 0 : MMU_SUPERVISOR), &at, &fault)) {
+    if (walk_code(v, lin, &at, &fault)) {
         cpu_raise_page_fault(cpu, &fault);
         return false;
     }

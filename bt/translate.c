@@ -475,8 +475,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
                                   .first_constant = c->constant_count,
                                   .first_exit = c->exit_count,
                                   .flags_in = b->live_in != 0};
-    b->a = (struct assembler){
-        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
+    b->a = bt_assembler(c);
     emit_block(b);
     struct bt_block *block = finish(b);
     v->stats.translate_cycles += __builtin_ia32_rdtsc() - start;

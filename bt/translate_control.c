@@ -100,8 +100,7 @@ void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit)
     b->glue = bt_glue_of(c, v->mode);
     b->eflags_valid = !e->flags_saved;
     b->image_valid = e->flags_saved;
-    b->a = (struct assembler){
-        .p = c->write_view + c->used, .end = c->write_view + c->size, .to_exec = c->exec_view - c->write_view};
+    b->a = bt_assembler(c);
     b->mode = v->mode;
     asm_patch32(&b->a, c->write_view + e->site, asm_here(&b->a));
     exit_by_table(b, e->target_eip); /* when the page moves the exit gets its stub again */

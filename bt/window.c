@@ -286,12 +286,11 @@ void bt_window_divert(struct bt_vcpu *v, uintptr_t at, const struct bt_block *b,
 {
     struct bt_cache *c = v->cache;
     const struct bt_glue *g = bt_glue_of(c, c->pages[b->page].mode);
-    struct assembler a = {.p = c->write_view + c->used + BT_ENTRY_SAVED,
-                          .end = c->write_view + c->size,
-                          .to_exec = c->exec_view - c->write_view};
-    struct assembler jump = {.p = c->write_view + (at - (uintptr_t)c->exec_view), .end = a.end, .to_exec = a.to_exec};
+    struct assembler a = bt_assembler(c), jump = a;
     if (bt_cache_full(c))
         return;
+    a.p += BT_ENTRY_SAVED;
+    jump.p = c->write_view + (at - (uintptr_t)c->exec_view);
     uint32_t exit = c->exit_count++, index = c->block_count++, stub = (uint32_t)asm_here(&a);
     uint8_t *site = asm_jmp32(&jump, stub);
     asm_mov_imm32(&a, R11, exit);

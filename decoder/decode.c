@@ -460,9 +460,9 @@ static uint8_t classify(const struct insn *out, const ZydisDecodedInstruction *z
                                             : cls;
 }
 
-static bool class_ends_block(const struct insn *out)
+bool insn_transfers(const struct insn *in)
 {
-    switch (out->cls) {
+    switch (in->cls) {
     case INSN_JCC:
     case INSN_JMP:
     case INSN_CALL:
@@ -470,6 +470,17 @@ static bool class_ends_block(const struct insn *out)
     case INSN_CALL_IND:
     case INSN_RET:
     case INSN_FAR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool class_ends_block(const struct insn *out)
+{
+    if (insn_transfers(out))
+        return true;
+    switch (out->cls) {
     case INSN_UNDEFINED:
         return true;
     case INSN_SEGMENT:

@@ -146,6 +146,10 @@ struct insn {
  * that is no instruction gives class INSN_UNDEFINED and the length read so far. */
 int insn_decode(struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode);
 
+/* Does control go, or may it go, anywhere but to the next instruction? What ends blocks for other reasons (STI) is not
+ * meant. */
+bool insn_transfers(const struct insn *in);
+
 /* The guest listing by Zydis, Intel syntax, into buf. pc: guest address. Returns buf. */
 const char *insn_format(const struct insn *insn, uint64_t pc, char *buf, size_t len);
 

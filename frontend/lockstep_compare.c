@@ -211,23 +211,6 @@ bool code_peek_byte(struct lockstep *l, const struct cpu *cpu, uint64_t at, uint
     return page;
 }
 
-/* Does control go elsewhere? What ends blocks for other reasons (STI) need not end the translator's. */
-static bool transfers(const struct insn *in)
-{
-    switch (in->cls) {
-    case INSN_JCC:
-    case INSN_JMP:
-    case INSN_CALL:
-    case INSN_JMP_IND:
-    case INSN_CALL_IND:
-    case INSN_RET:
-    case INSN_FAR:
-        return true;
-    default:
-        return false;
-    }
-}
-
 uint64_t code_dead_flags(struct lockstep *l, const struct cpu *cpu)
 {
     uint64_t rip = cpu->rip, dead = 0, live = 0;
@@ -239,7 +222,7 @@ uint64_t code_dead_flags(struct lockstep *l, const struct cpu *cpu)
             break;
         live |= in.flags_read & FLAGS_ARITH & ~dead;
         dead |= in.flags_written & FLAGS_ARITH & ~live;
-        if (transfers(&in))
+        if (insn_transfers(&in)) /* STI ends blocks, too, but need not end the translator's */
             break;
         rip += (unsigned)len;
     }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/region.h"
 
+#include "shadowmmu/reserve.h"
+
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -20,15 +22,10 @@ static struct {
 static uint8_t *reserve_pool(void)
 {
     uint64_t size = TABLE_SIZE + TABLES * TABLE_STEP;
-    for (uintptr_t at = HIGHEST; at >= LOWEST; at -= STEP) {
-        void *p =
-            mmap((void *)at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        if (p == (void *)at)
-            return p;
-        if (p != MAP_FAILED)
-            munmap(p, size);
-    }
-    return NULL;
+    uint8_t *p = NULL;
+    for (uintptr_t at = HIGHEST; !p && at >= LOWEST; at -= STEP)
+        p = reserve_at(at, size);
+    return p;
 }
 
 static uint8_t *take(void)

@@ -14,6 +14,18 @@ static inline void *reserve(uint64_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Address space without memory at a page-aligned host address; NULL when something is there. */
+static inline void *reserve_at(uintptr_t at, uint64_t size)
+{
+    void *p =
+        mmap((void *)at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p == (void *)at)
+        return p;
+    if (p != MAP_FAILED) /* before Linux 4.17: a hint */
+        munmap(p, size);
+    return NULL;
+}
+
 /* Gives it back; NULL: nothing to give. */
 static inline void unreserve(void *p, uint64_t size)
 {
