@@ -119,6 +119,8 @@ static inline uint32_t *flags_image(const struct builder *b)
 struct rm checked_operand(unsigned address);
 /* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr (some of 64-bit code's). */
 unsigned host_gpr(const struct builder *b, unsigned guest);
+/* Where such a one stays. */
+struct rm gpr_rm(const struct builder *b, unsigned guest);
 /* Whole registers between cpu->gpr and a scratch register; for guest registers that stay in memory. */
 void gpr_load(struct builder *b, unsigned host, unsigned guest);
 void gpr_store(struct builder *b, unsigned guest, unsigned host);

@@ -359,12 +359,12 @@ static void op_load_r10(struct builder *b, struct rm rm)
 void op_load_kept(struct builder *b, struct rm rm)
 {
     load(b, R12, rm);
-    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
 }
 
 void op_store_kept(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
     op_store_r12(b, rm);
 }
 
@@ -416,7 +416,7 @@ static void translate_pop(struct builder *b)
     stack_access(b, 0, (unsigned)size, false, op_load_r10);
     stack_adjust(b, size); /* pop esp: the loaded value wins */
     if (to == NO_REG)
-        asm_op(&b->a, OP_MOV_TO | operand_width(b), R10, rm_at(&b->v->cpu.gpr[guest]), 0);
+        asm_op(&b->a, OP_MOV_TO | operand_width(b), R10, gpr_rm(b, guest), 0);
     else
         asm_op(&b->a, OP_MOV | operand_width(b), to, rm_reg(R10), 0);
     if (guest == GPR_SP)
@@ -506,7 +506,7 @@ static void load_target(struct builder *b)
     }
     load(b, R12, rm_reg(from));
     if (in->cls == INSN_CALL_IND)
-        asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+        asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
 }
 
 void translate_control(struct builder *b)
@@ -533,7 +533,7 @@ void translate_control(struct builder *b)
         load_target(b);
         check_target(b, R12);
         push_return(b);
-        asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->scratch[1]), 0);
+        asm_op(&b->a, OP_MOV | OP_W, R10, rm_absolute(&b->v->scratch[1]), 0);
         exit_indirect(b);
         break;
     default: /* INSN_RET */

@@ -298,7 +298,7 @@ static bool emit_in_place(struct builder *b)
     if (!reg_in_place(b))
         return false;
     uint32_t op = legacy_prefixes(in) | (in->opcode == 0x85 ? in->opcode : in->opcode | 2);
-    asm_op(&b->a, op, host_gpr(b, in->rm.num), rm_at(&b->v->cpu.gpr[in->reg.num]), 0);
+    asm_op(&b->a, op, host_gpr(b, in->rm.num), gpr_rm(b, in->reg.num), 0);
     return true;
 }
 
@@ -321,7 +321,7 @@ static void emit_reencoded(struct builder *b, struct rm rm)
     if (in->vvvv.read) /* MULX writes it whole, and a load would replace the delta of its memory operand */
         stand_in_load(b, &in->vvvv, f.vvvv);
     if (in_place)
-        rm = rm_at(&b->v->cpu.gpr[in->rm.num]);
+        rm = gpr_rm(b, in->rm.num);
     else if (rm.kind == RM_REG)
         rm = rm_reg(f.rm_register);
     if (in->encoding == ENCODING_VEX)
@@ -348,7 +348,7 @@ static void emit_reencoded(struct builder *b, struct rm rm)
 /* bt [mem], reg with reg inside one operand. */
 static void op_bit_string(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
     uint32_t op = legacy_prefixes(b->in) | b->in->opcode | (uint32_t)b->in->map << 8;
     asm_op(&b->a, op, R12, rm, 0);
 }
@@ -369,7 +369,7 @@ static void translate_lea(struct builder *b)
     if (in->opsize == 2) {
         memory_offset(b, R10);
         if (to == NO_REG)
-            asm_op(&b->a, OP_MOV_TO | OP_66, R10, rm_at(&b->v->cpu.gpr[in->reg.num]), 0);
+            asm_op(&b->a, OP_MOV_TO | OP_66, R10, gpr_rm(b, in->reg.num), 0);
         else
             asm_op(&b->a, OP_MOV | OP_66, to, rm_reg(R10), 0);
         return;

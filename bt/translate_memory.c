@@ -25,14 +25,19 @@ unsigned host_gpr(const struct builder *b, unsigned guest)
     return bt_host_gpr(b->wide, guest & (b->wide ? 15 : 7));
 }
 
+struct rm gpr_rm(const struct builder *b, unsigned guest)
+{
+    return rm_absolute(&b->v->cpu.gpr[guest & 15]);
+}
+
 void gpr_load(struct builder *b, unsigned host, unsigned guest)
 {
-    asm_op(&b->a, OP_MOV | OP_W, host, rm_at(&b->v->cpu.gpr[guest & 15]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, host, gpr_rm(b, guest), 0);
 }
 
 void gpr_store(struct builder *b, unsigned guest, unsigned host)
 {
-    asm_op(&b->a, OP_MOV_TO | OP_W, host, rm_at(&b->v->cpu.gpr[guest & 15]), 0);
+    asm_op(&b->a, OP_MOV_TO | OP_W, host, gpr_rm(b, guest), 0);
 }
 
 #define SCRATCH_ADDRESS R10
@@ -254,7 +259,7 @@ static void bit_string_address(struct builder *b)
         asm_op(&b->a, OP_MOVZX16, SCRATCH_ADDRESS, rm_reg(SCRATCH_ADDRESS), 0);
     asm_op(&b->a, OP_MOV, R12, rm_reg(reg), 0);
     asm_group1_imm(&b->a, false, GROUP1_AND, rm_reg(R12), (int32_t)size * 8 - 1);
-    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
 }
 
 /* The simplest operand, [reg], needs no address register of its own. */

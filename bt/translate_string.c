@@ -60,12 +60,12 @@ static void op_scas(struct builder *b, struct rm rm)
 static void op_keep(struct builder *b, struct rm rm)
 {
     sized(b, OP_MOV, R12, rm);
-    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
 }
 
 static void op_movs(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
     sized(b, OP_MOV_TO, R12, rm);
     advance(b, RDI);
     advance(b, RSI);
@@ -73,7 +73,7 @@ static void op_movs(struct builder *b, struct rm rm)
 
 static void op_cmps(struct builder *b, struct rm rm)
 {
-    asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->scratch[1]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
     sized(b, OP_CMP_TO, R12, rm);
     advance(b, RDI);
     advance(b, RSI);

@@ -2,6 +2,7 @@
 /* The grammar of the safe subset, checked instruction by instruction:
  *
  *   memory    [rip + d]            a field of the vCPU; is a page in the code map?
+ *             [d]                  a field of the vCPU
  *             [r8|r9 + r11*8 or d] a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
  *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
  *             [r11 + r10*4]        the jump map, just loaded to r11
@@ -136,6 +137,19 @@ static const char *check_guest_operand(struct scan *s, const cs_insn *i, const c
     return NULL;
 }
 
+/* No register is in the address, but for the name that Capstone 4 may give to none. */
+static bool is_absolute(const x86_op_mem *m)
+{
+    return m->base == X86_REG_INVALID && (m->index == X86_REG_INVALID || m->index == X86_REG_RIZ) &&
+           m->segment == X86_REG_INVALID;
+}
+
+static bool in_state(const struct scan *s, uintptr_t at)
+{
+    uintptr_t state = (uintptr_t)s->c->vcpu;
+    return at >= state && at < state + sizeof(struct bt_vcpu);
+}
+
 static bool is_load_to(const cs_insn *i, x86_reg reg)
 {
     const cs_x86 *x = &i->detail->x86;
@@ -199,13 +213,15 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
     if (m->segment != X86_REG_INVALID)
         return i->id >= X86_INS_MASKMOVDQU || i->id == X86_INS_MASKMOVQ ? NULL : "segment override";
     if (m->base == X86_REG_RIP) {
-        uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp), state = (uintptr_t)s->c->vcpu;
+        uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp);
         uintptr_t invalid = (uintptr_t)s->c->invalid;
         if (at >= invalid && at < invalid + s->c->page_max * sizeof *s->c->invalid &&
             (!(op->access & CS_AC_WRITE) || only_compares(i->id)))
             return NULL;
-        return at >= state && at < state + sizeof(struct bt_vcpu) ? NULL : "RIP-relative access outside the vCPU";
+        return in_state(s, at) ? NULL : "RIP-relative access outside the vCPU";
     }
+    if (is_absolute(m) && in_state(s, (uintptr_t)m->disp))
+        return NULL;
     if (m->base == X86_REG_R11 && m->index == X86_REG_INVALID && s->host.count && i->id != X86_INS_LEA)
         return check_group_operand(s, i, op);
     if (i->id == X86_INS_LEA || i->id == X86_INS_NOP)
