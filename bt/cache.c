@@ -55,6 +55,7 @@ static bool tables_allocate(struct bt_cache *c)
     c->site_max = 1 << 18;
     c->blocks = reserve(c->block_max * sizeof *c->blocks);
     c->pages = reserve(c->page_max * sizeof *c->pages);
+    c->starts = reserve(c->page_max * sizeof *c->starts);
     c->frames = reserve(c->frame_max * sizeof *c->frames);
     c->exits = reserve(c->exit_max * sizeof *c->exits);
     c->records = reserve(c->record_max * sizeof *c->records);
@@ -62,8 +63,8 @@ static bool tables_allocate(struct bt_cache *c)
     c->sites = reserve(c->site_max * sizeof *c->sites);
     c->landings = reserve(c->block_max * sizeof *c->landings);
     c->decoded = insn_cache_create();
-    bool ok = c->blocks && c->pages && c->frames && c->exits && c->records && c->constants && c->sites && c->landings &&
-              c->decoded;
+    bool ok = c->blocks && c->pages && c->starts && c->frames && c->exits && c->records && c->constants && c->sites &&
+              c->landings && c->decoded;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
@@ -136,6 +137,7 @@ void bt_cache_destroy(struct bt_vcpu *v)
     struct bt_cache *c = v->cache;
     unreserve(c->blocks, c->block_max * sizeof *c->blocks);
     unreserve(c->pages, c->page_max * sizeof *c->pages);
+    unreserve(c->starts, c->page_max * sizeof *c->starts);
     unreserve(c->frames, c->frame_max * sizeof *c->frames);
     unreserve(c->exits, c->exit_max * sizeof *c->exits);
     unreserve(c->records, c->record_max * sizeof *c->records);
@@ -439,6 +441,7 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
                                    .lin_before = BT_NOWHERE,
                                    .next_hash = *head,
                                    .next_frame = f->pages};
+    bt_clear(c->starts[n], sizeof c->starts[n]);
     c->invalid[n] = 1;
     *head = n;
     f->pages = n;
@@ -496,14 +499,14 @@ struct bt_site *bt_cache_site(struct bt_cache *c, const struct bt_site *fields)
 
 static uint32_t *block_head(struct bt_cache *c, uint32_t page, unsigned offset)
 {
-    return &c->block_hash[(page * 0x9e3779b1u + offset * 0x85ebca6bu) >> 16 & (BT_BLOCK_HASH - 1)];
+    return &c->starts[page][offset / BT_NEAR];
 }
 
 struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offset)
 {
-    for (uint32_t i = *block_head(c, page, offset); i; i = c->blocks[i].next_hash) {
+    for (uint32_t i = *block_head(c, page, offset); i; i = c->blocks[i].next_near) {
         struct bt_block *b = &c->blocks[i];
-        if (b->page == page && b->offset == offset && b->fits)
+        if (b->offset == offset && b->fits)
             return b;
     }
     return NULL;
@@ -541,7 +544,7 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     struct bt_page *p = &c->pages[b->page];
     unsigned end = b->offset + b->length;
     uint32_t *head = block_head(c, b->page, b->offset), n = (uint32_t)(b - c->blocks);
-    b->next_hash = *head;
+    b->next_near = *head;
     *head = n;
     b->fits = true;
     bt_cache_attach(c, b);
@@ -633,9 +636,9 @@ void bt_cache_kill(struct bt_cache *c, struct bt_block *b)
             *i = b->next_crossing;
             break;
         }
-    for (uint32_t *i = block_head(c, b->page, b->offset); *i; i = &c->blocks[*i].next_hash)
+    for (uint32_t *i = block_head(c, b->page, b->offset); *i; i = &c->blocks[*i].next_near)
         if (&c->blocks[*i] == b) {
-            *i = b->next_hash;
+            *i = b->next_near;
             break;
         }
     landing_forget(c, b);
@@ -749,7 +752,6 @@ void bt_cache_flush(struct bt_cache *c)
     memset(c->page_hash, 0, sizeof c->page_hash);
     memset(c->frame_hash, 0, sizeof c->frame_hash);
     memset(c->site_hash, 0, sizeof c->site_hash);
-    memset(c->block_hash, 0, sizeof c->block_hash);
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
         landing_clear(&c->slots[i]);
     counters_reset(c);

@@ -2,7 +2,7 @@
 /* The code cache of one vCPU: memory, blocks, the code map, chains and invalidation.
  *
  * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses; bt/move.h
- * changes them): a page record and a byte offset in it, which a hash table leads to. The code map of the current
+ * changes them): a page record and a byte offset in it. The code map of the current
  * address space is table[linear page] -> page record, and the other way round invalid[page record] is 0 while it is in
  * the code map.
  *
@@ -85,9 +85,9 @@ struct bt_block {
     bool fits : 1; /* the page behind a page-crossing instruction is that other frame, as far as is known */
     uint32_t page; /* index of its page record */
     uint32_t first_record, first_exit;
-    uint32_t incoming; /* first exit linked here */
-    uint32_t next;     /* next block of the page */
-    uint32_t next_hash;
+    uint32_t incoming;      /* first exit linked here */
+    uint32_t next;          /* next block of the page */
+    uint32_t next_near;     /* next one that begins in the same BT_NEAR bytes of the page */
     uint32_t landing;       /* index of its landings, 0: none */
     uint32_t next_crossing; /* next of the page's blocks whose instruction crosses into the following page */
 };
@@ -119,7 +119,7 @@ struct bt_frame {
     uint64_t bytes[64]; /* bitmap of the bytes translations were made from */
 };
 
-enum { BT_HASH = 1 << 13, BT_BLOCK_HASH = 1 << 15 };
+enum { BT_HASH = 1 << 13, BT_NEAR = 64 };
 
 struct bt_glue {
     uintptr_t enter;              /* void (*)(uintptr_t host_code): C to translated code */
@@ -162,6 +162,7 @@ struct bt_cache {
     uint32_t block_count, block_max;
     struct bt_page *pages;
     uint32_t page_count, page_max;
+    uint32_t (*starts)[PAGE_SIZE / BT_NEAR]; /* by page record: the first block that begins in each part of the page */
     struct bt_frame *frames;
     uint32_t frame_count, frame_max;
     struct bt_landing *landings; /* bt/landing.h */
@@ -176,7 +177,7 @@ struct bt_cache {
     struct bt_site *sites; /* what callouts carry out: one for each instruction that differs */
     uint32_t site_count, site_max;
     struct bt_site miss_site; /* what the miss glue calls C with */
-    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH], site_hash[BT_HASH], block_hash[BT_BLOCK_HASH];
+    uint32_t page_hash[BT_HASH], frame_hash[BT_HASH], site_hash[BT_HASH];
     struct bt_exec_slot {
         uint32_t mode;
         uint64_t code_base;
@@ -189,8 +190,8 @@ struct bt_cache {
         uint32_t *jump;      /* its jump table (bt/landing.h) */
         uint16_t *jump_used; /* indices entered */
         uint32_t jump_count;
-        uint32_t *map; /* bt/jump_map.h; NULL: the mode has none */
-        uint8_t *map_pages;
+        uint32_t *map;      /* bt/jump_map.h; NULL: the mode has none */
+        uint8_t *map_pages; /* by page: which parts of it have entries */
         uint32_t map_count; /* pages entered since its memory was last given back */
     } slots[16];
     struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
