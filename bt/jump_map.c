@@ -26,16 +26,23 @@ void jump_map_close(struct bt_exec_slot *s)
     s->map_pages = NULL;
 }
 
+/* The part of its page that an address is in, as a bit of map_pages: what lies in one host page of the map. */
+static uint8_t part_bit(const struct bt_exec_slot *s, uint32_t lin)
+{
+    return (uint8_t)(1 << (lin & PAGE_MASK) / (PAGE_SIZE / sizeof *s->map));
+}
+
 void jump_map_enter(struct bt_exec_slot *s, uint32_t lin, uint32_t entry)
 {
+    uint8_t *parts = &s->map_pages[lin >> PAGE_SHIFT];
     s->map[lin] = entry;
-    s->map_count += !s->map_pages[lin >> PAGE_SHIFT];
-    s->map_pages[lin >> PAGE_SHIFT] = 1;
+    s->map_count += !*parts;
+    *parts |= part_bit(s, lin);
 }
 
 void jump_map_forget(struct bt_exec_slot *s, uint32_t lin)
 {
-    if (s->map && s->map_pages[lin >> PAGE_SHIFT])
+    if (s->map && (s->map_pages[lin >> PAGE_SHIFT] & part_bit(s, lin)))
         s->map[lin] = 0;
 }
 
@@ -43,12 +50,10 @@ void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page)
 {
     if (!s->map || page >= PAGES || !s->map_pages[page])
         return;
-    void *at = s->map + (page << PAGE_SHIFT);
-    uint64_t n = PAGE_SIZE * sizeof *s->map;
-    __asm__ volatile("rep stosb"
-                     : "+D"(at), "+c"(n)
-                     : "a"(0)
-                     : "memory"); /* the guest's vector registers may be live */
+    uint8_t *at = (uint8_t *)(s->map + (page << PAGE_SHIFT));
+    for (unsigned parts = s->map_pages[page]; parts; parts >>= 1, at += PAGE_SIZE)
+        if (parts & 1) /* the others have no memory yet */
+            bt_clear(at, PAGE_SIZE);
     s->map_pages[page] = 0;
 }
 
