@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The tree: one table of 256 entries for the first byte in each mode, then two tables of 16 for the two halves of each
- * further byte. An entry is 0, the index of the next table, or LEAF and the index of a template. No head begins another
- * one, because each byte of it says whether more follow.
+/* Templates, found by a hash of the head's bytes. How long the head is says head_length, which knows less than the
+ * library: where the two disagree, an instruction is decoded anew each time. What is found is right in any case: its
+ * template was made from an instruction that begins with the same bytes.
  *
  * insn_cache_find and what it calls are built without vector registers (Makefile); so is the rest of this file, which
  * calls the library by way of insn_decode_shape. */
@@ -11,8 +11,7 @@
 
 #include <stdlib.h>
 
-enum { MODES = 3, ROOT = 256, NIBBLE = 16, TABLES = 1 << 13, TEMPLATES = 1 << 14, LONGEST = 15 };
-#define LEAF 0x80000000u
+enum { TEMPLATES = 1 << 14, SLOTS = 2 * TEMPLATES, LONGEST = 15 };
 
 struct template
 {
@@ -20,38 +19,32 @@ struct template
     struct insn_shape shape;
 };
 
-struct insn_cache {
-    uint32_t root[MODES][ROOT];
-    uint32_t (*tables)[NIBBLE]; /* table 0 is not used */
-    struct template *templates;
-    uint32_t table_count, template_count;
+struct slot {
+    uint16_t check; /* bits of the hash that do not say which slot it is */
+    uint16_t index; /* template + 1, 0: none */
 };
+_Static_assert(TEMPLATES < 1 << 16, "an index has 16 bits");
 
-static void clear(uint32_t *entries, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        *(volatile uint32_t *)&entries[i] = 0; /* not by memset, which uses vector registers */
-}
+struct insn_cache {
+    struct slot slots[SLOTS];
+    struct template *templates;
+    uint32_t template_count;
+};
 
 static void start(struct insn_cache *c)
 {
-    clear(&c->root[0][0], MODES * ROOT);
-    c->table_count = 1;
+    for (unsigned i = 0; i < SLOTS; i++)
+        *(volatile uint16_t *)&c->slots[i].index = 0; /* not by memset, which uses vector registers */
     c->template_count = 0;
 }
 
 struct insn_cache *insn_cache_create(void)
 {
-    struct insn_cache *c = malloc(sizeof *c);
-    if (!c)
-        return NULL;
-    c->tables = malloc(TABLES * sizeof *c->tables);
-    c->templates = malloc(TEMPLATES * sizeof *c->templates);
-    if (!c->tables || !c->templates) {
-        insn_cache_destroy(c);
+    struct insn_cache *c = calloc(1, sizeof *c);
+    if (c && !(c->templates = malloc(TEMPLATES * sizeof *c->templates))) {
+        free(c);
         return NULL;
     }
-    start(c);
     return c;
 }
 
@@ -59,10 +52,108 @@ void insn_cache_destroy(struct insn_cache *c)
 {
     if (!c)
         return;
-    free(c->tables);
     free(c->templates);
     free(c);
 }
+
+/* ---- heads ---- */
+
+/* One bit for each opcode that a ModRM byte follows: SDM vol. 2, tables. */
+static const uint32_t modrm_primary[8] = {0x0f0f0f0f, 0x0f0f0f0f, 0, 0x00000a0c, 0x0000ffff, 0, 0xff0f00f3, 0xc0c00000};
+static const uint32_t modrm_0f[8] = {0xffffa00f, 0xffffffff, 0xff00ffff, 0xff7fffff,
+                                     0xffff0000, 0xfffff8f8, 0xffff00ff, 0xffffffff};
+
+static bool bit(const uint32_t *bits, unsigned n)
+{
+    return bits[n / 32] >> n % 32 & 1;
+}
+
+static bool is_legacy_prefix(unsigned byte)
+{
+    switch (byte) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64:
+    case 0x65:
+    case 0x66:
+    case 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Bytes of prefixes, opcode, ModRM and SIB; 16 bytes can be read, those behind the last one that counts may be any. */
+static unsigned head_length(const uint8_t *bytes, enum insn_mode mode)
+{
+    unsigned i = 0;
+    bool short_addresses = mode == INSN_MODE_16, modrm;
+    for (; i < 8 && is_legacy_prefix(bytes[i]); i++)
+        short_addresses ^= bytes[i] == 0x67 && mode != INSN_MODE_64;
+    if (mode == INSN_MODE_64 && (bytes[i] & 0xf0) == 0x40)
+        i++;
+    unsigned opcode = bytes[i++];
+    if ((opcode & 0xfe) == 0xc4 && (mode == INSN_MODE_64 || bytes[i] >> 6 == 3)) { /* VEX */
+        i += opcode == 0xc4 ? 3 : 2;
+        modrm = bytes[i - 1] != 0x77;
+    } else if (opcode == 0x0f) {
+        opcode = bytes[i++];
+        modrm = bit(modrm_0f, opcode);
+        i += opcode == 0x38 || opcode == 0x3a;
+    } else {
+        modrm = bit(modrm_primary, opcode);
+    }
+    if (!modrm)
+        return i;
+    unsigned byte = bytes[i++];
+    return i + (!short_addresses && byte >> 6 != 3 && (byte & 7) == 4);
+}
+
+struct head {
+    uint64_t low, high; /* its bytes */
+    unsigned length;
+    uint32_t slot; /* where it is first looked for */
+    uint16_t check;
+};
+
+/* 16 bytes can be read. */
+static void head_set(struct head *h, const uint8_t *bytes, unsigned length, enum insn_mode mode)
+{
+    __builtin_memcpy(&h->low, bytes, 8);
+    __builtin_memcpy(&h->high, bytes + 8, 8);
+    h->high = length <= 8 ? 0 : h->high & ~0ull >> (128 - 8 * length);
+    h->low = length >= 8 ? h->low : h->low & ~0ull >> (64 - 8 * length);
+    h->length = length;
+    uint64_t mixed = h->low ^ h->high * 0xc2b2ae3d27d4eb4full ^ length ^ (uint64_t)mode << 4;
+    mixed *= 0x9e3779b97f4a7c15ull;
+    h->slot = (uint32_t)(mixed >> 32) % SLOTS;
+    h->check = (uint16_t)(mixed >> 48);
+}
+
+static bool head_is(const struct head *h, const struct template *t, enum insn_mode mode)
+{
+    uint64_t low, high;
+    __builtin_memcpy(&low, t->insn.bytes, 8);
+    __builtin_memcpy(&high, t->insn.bytes + 7, 8); /* the tail is zero */
+    return low == h->low && high >> 8 == h->high && t->shape.head == h->length && t->insn.mode == mode;
+}
+
+static const struct template *find_template(const struct insn_cache *c, const struct head *h, enum insn_mode mode)
+{
+    for (uint32_t i = h->slot; c->slots[i].index; i = (i + 1) % SLOTS) {
+        const struct template *t = &c->templates[c->slots[i].index - 1];
+        if (c->slots[i].check == h->check && head_is(h, t, mode))
+            return t;
+    }
+    return NULL;
+}
+
+/* ---- tails ---- */
 
 /* One field of the tail, of 1, 2, 4 or 8 bytes, copied on the way. */
 static uint64_t take_field(uint8_t *to, const uint8_t *from, unsigned len, bool is_signed)
@@ -106,48 +197,34 @@ static bool complete(struct insn *out, const struct template *t, const uint8_t *
 int insn_cache_find(const struct insn_cache *c, struct insn *out, const uint8_t *bytes, size_t avail,
                     enum insn_mode mode)
 {
-    size_t most = avail < LONGEST ? avail : LONGEST;
-    if (!most)
-        return 0;
-    uint32_t e = c->root[mode][bytes[0]];
-    for (size_t i = 1; e && !(e & LEAF); i++) {
-        if (i == most)
-            return 0;
-        e = c->tables[e][bytes[i] >> 4];
-        if (e)
-            e = c->tables[e][bytes[i] & 15];
+    uint8_t few[16];
+    struct head h;
+    if (avail < sizeof few) {
+        for (size_t i = 0; i < sizeof few; i++)
+            few[i] = i < avail ? bytes[i] : 0;
+        bytes = few;
     }
-    if (!e)
-        return 0;
-    const struct template *t = &c->templates[e & ~LEAF];
-    return t->insn.len <= most && complete(out, t, bytes) ? t->insn.len : 0;
+    head_set(&h, bytes, head_length(bytes, mode), mode);
+    const struct template *t = find_template(c, &h, mode);
+    return t && t->insn.len <= avail && complete(out, t, bytes) ? t->insn.len : 0;
 }
 
-static bool full(const struct insn_cache *c)
+static void remember(struct insn_cache *c, const struct template *t, enum insn_mode mode)
 {
-    return c->template_count == TEMPLATES || c->table_count + 2 * LONGEST > TABLES;
-}
-
-static uint32_t *next_table(struct insn_cache *c, uint32_t *entry)
-{
-    if (!*entry) {
-        *entry = c->table_count++;
-        clear(c->tables[*entry], NIBBLE);
-    }
-    return c->tables[*entry];
-}
-
-static void remember(struct insn_cache *c, const struct template *t, const uint8_t *bytes, enum insn_mode mode)
-{
-    if (full(c))
+    uint8_t bytes[16] = {0};
+    struct head h;
+    for (unsigned i = 0; i < t->shape.head; i++)
+        bytes[i] = t->insn.bytes[i];
+    head_set(&h, bytes, t->shape.head, mode);
+    if (find_template(c, &h, mode))
+        return;
+    if (c->template_count == TEMPLATES)
         start(c);
-    uint32_t *entry = &c->root[mode][bytes[0]];
-    for (unsigned i = 1; i < t->shape.head; i++) {
-        entry = &next_table(c, entry)[bytes[i] >> 4];
-        entry = &next_table(c, entry)[bytes[i] & 15];
-    }
-    c->templates[c->template_count] = *t;
-    *entry = LEAF | c->template_count++;
+    uint32_t i = h.slot;
+    while (c->slots[i].index)
+        i = (i + 1) % SLOTS;
+    c->templates[c->template_count++] = *t;
+    c->slots[i] = (struct slot){.check = h.check, .index = (uint16_t)c->template_count};
 }
 
 static bool same(const struct insn *a, const struct insn *b)
@@ -186,6 +263,6 @@ int insn_cache_decode(struct insn_cache *c, struct insn *out, const uint8_t *byt
     t.insn.mem.disp = t.shape.disp_len ? 0 : out->mem.disp;
     t.insn.imm = t.shape.imm_len ? 0 : out->imm;
     if (t.shape.head == len || holds(&t, bytes, mode))
-        remember(c, &t, bytes, mode);
+        remember(c, &t, mode);
     return len;
 }

@@ -2,7 +2,7 @@
 /* What insn_decode said about instructions seen before.
  *
  * Everything in struct insn but the values of the displacement and the immediate follows from the bytes before them:
- * prefixes, opcode, ModRM and SIB. A tree over those bytes leads to the answer for them, which is copied and completed.
+ * prefixes, opcode, ModRM and SIB. A hash of those bytes leads to the answer for them, which is copied and completed.
  * Instructions whose meaning lies in the bytes behind are not kept. The memory is bounded: a cache that is full starts
  * anew.
  *

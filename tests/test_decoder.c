@@ -431,6 +431,61 @@ static void known_instructions(void)
     insn_cache_destroy(c);
 }
 
+/* What code is made of is found the second time: the cache knows where the heads of all these end. */
+static void found_again(void)
+{
+    static const struct {
+        enum insn_mode mode;
+        const char *hex;
+    } cases[] = {
+        {INSN_MODE_32, "90"},               /* nop */
+        {INSN_MODE_32, "b878563412"},       /* mov eax, imm32 */
+        {INSN_MODE_32, "66b83412"},         /* mov ax, imm16 */
+        {INSN_MODE_32, "8b44240c"},         /* mov eax, [esp+12] */
+        {INSN_MODE_32, "658b1514000000"},   /* mov edx, gs:[20] */
+        {INSN_MODE_32, "8d4c2404"},         /* lea ecx, [esp+4] */
+        {INSN_MODE_32, "81ec8c000000"},     /* sub esp, imm32 */
+        {INSN_MODE_32, "0f84fefff0ff"},     /* jz rel32 */
+        {INSN_MODE_32, "0fb60413"},         /* movzx eax, byte [ebx+edx] */
+        {INSN_MODE_32, "f00fb10d10000000"}, /* lock cmpxchg [16], ecx */
+        {INSN_MODE_32, "f3a5"},             /* rep movsd */
+        {INSN_MODE_32, "d9442408"},         /* fld dword [esp+8] */
+        {INSN_MODE_32, "660f6f04b2"},       /* movdqa xmm0, [edx+esi*4] */
+        {INSN_MODE_32, "660f3a0fc108"},     /* palignr */
+        {INSN_MODE_32, "66660f1f840000000000"},
+        {INSN_MODE_16, "8b4e04"},       /* mov cx, [bp+4] */
+        {INSN_MODE_16, "678b4c2404"},   /* mov cx, [esp+4] */
+        {INSN_MODE_16, "66b878563412"}, /* mov eax, imm32 */
+        {INSN_MODE_64, "4889e5"},       /* mov rbp, rsp */
+        {INSN_MODE_64, "48b8efcdab8967452301"},
+        {INSN_MODE_64, "488d0578563412"},     /* lea rax, [rip+...] */
+        {INSN_MODE_64, "4c8b642408"},         /* mov r12, [rsp+8] */
+        {INSN_MODE_64, "64488b042528000000"}, /* mov rax, fs:[40] */
+        {INSN_MODE_64, "f3440f6f6c2410"},     /* movdqu xmm13, [rsp+16] */
+        {INSN_MODE_64, "660f3800c1"},         /* pshufb */
+        {INSN_MODE_64, "41ff5730"},           /* call [r15+48] */
+        {INSN_MODE_64, "f30f1efa"},           /* endbr64 */
+    };
+    struct insn_cache *c = insn_cache_create();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t bytes[16] = {0};
+        struct insn in;
+        int n = 0;
+        for (unsigned x; sscanf(cases[i].hex + 2 * n, "%2x", &x) == 1; n++)
+            bytes[n] = (uint8_t)x;
+        CU_ASSERT(insn_cache_find(c, &in, bytes, sizeof bytes, cases[i].mode) == 0);
+        CU_ASSERT(insn_cache_decode(c, &in, bytes, sizeof bytes, cases[i].mode) == n);
+        int found = insn_cache_find(c, &in, bytes, sizeof bytes, cases[i].mode);
+        if (found != n)
+            printf("decoder cache: %s is not found again (%d)\n", cases[i].hex, found);
+        CU_ASSERT(found == n);
+        CU_ASSERT(insn_cache_find(c, &in, bytes, (size_t)n, cases[i].mode) == n);
+        CU_ASSERT(insn_cache_find(c, &in, bytes, (size_t)n - 1, cases[i].mode) == 0);
+    }
+    insn_cache_destroy(c);
+}
+
 static void listings(void)
 {
     static const uint8_t host[] = {0x48, 0x01, 0xd8, 0x06, 0xc3}; /* add rax, rbx; (no instruction); ret */
@@ -448,4 +503,5 @@ TEST_SUITE(decoder, {"class, sizes, register and flag masks", basic_fields}, {"m
            {"raw encoding and immediates", raw_encoding},
            {"undefined, cut off and overlong encodings", undefined_encodings},
            {"random bytes: no crash, and Capstone agrees", random_bytes},
-           {"what is known is as decoded anew", known_instructions}, {"listings", listings})
+           {"what is known is as decoded anew", known_instructions}, {"what is known is found", found_again},
+           {"listings", listings})
