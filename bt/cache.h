@@ -295,8 +295,12 @@ void bt_emit_save_flags(struct assembler *a, const uint32_t *image);
 void bt_glue_emit(struct bt_cache *c);
 /* The same for 64-bit code of a window, which is open. Idempotent. */
 void bt_glue_emit_window(struct bt_cache *c, enum mmu_window_kind kind);
-/* The entry of an address's region to a register, which has a count of 32 in its low bits and another one in the other.
- * Flag-free. */
+/* 64-bit code of a window; flag-free, all of them. The entry of an address's region to a register; r15 has a count of
+ * 32 in its low bits. */
 void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, unsigned address);
+/* The guest's RSP + n to a register. */
+void bt_emit_stack_pointer(struct assembler *a, unsigned to, int32_t n);
+/* The guest's RSP is to be what register `from` holds: the host's address for it to register `to`, and r15. */
+void bt_emit_stack(struct assembler *a, const uint64_t *regions, unsigned to, unsigned from);
 
 #endif

@@ -68,10 +68,10 @@ static uint8_t *put_prefixes(uint8_t *p, uint32_t op)
 }
 
 /* Everything before ModRM. xb: REX.X and REX.B. */
-static inline uint8_t *put_opcode(uint8_t *p, uint32_t op, unsigned reg, unsigned xb, bool byte_rm)
+static inline uint8_t *put_opcode(uint8_t *p, uint32_t op, unsigned reg, unsigned xb, bool always_rex)
 {
     unsigned rex = (op & OP_W ? 8 : 0) | (reg & 8) >> 1 | xb, map = op >> 8 & 0xff;
-    bool force = byte_rm || ((op & OP_BYTE_REG) && (reg & ~3u) == 4);
+    bool force = always_rex || ((op & OP_BYTE_REG) && (reg & ~3u) == 4);
     assert(!(op & (OP_HIGH_REG | OP_HIGH_RM)) || (!rex && !force));
     if (op & (OP_LOCK | OP_66 | OP_F2 | OP_F3))
         p = put_prefixes(p, op);
@@ -103,7 +103,7 @@ void asm_op_reg(struct assembler *a, uint32_t op, unsigned reg, unsigned rm)
 void asm_op_mem(struct assembler *a, uint32_t op, unsigned reg, struct rm rm)
 {
     if (asm_room(a))
-        a->p = put_memory(put_opcode(put_window(a->p, rm), op, reg, memory_xb(rm), false), reg, rm);
+        a->p = put_memory(put_opcode(put_window(a->p, rm), op, reg, memory_xb(rm), rm.region), reg, rm);
 }
 
 void asm_op_rip(struct assembler *a, uint32_t op, unsigned reg, uintptr_t address, unsigned imm_len)
@@ -214,6 +214,33 @@ void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int
         asm_byte(a, (uint8_t)imm);
     else
         asm_u32(a, (uint32_t)imm);
+}
+
+/* Segment prefixes, which do nothing here, make it longer (not slower, as measured). */
+static void push_or_pop(struct assembler *a, unsigned opcode, unsigned reg)
+{
+    static const uint8_t prefixes[] = {0x3e, 0x3e, 0x3e, 0x3e};
+    asm_bytes(a, prefixes, reg & 8 ? 3 : 4);
+    if (reg & 8)
+        asm_byte(a, 0x41);
+    asm_byte(a, (uint8_t)(opcode | (reg & 7)));
+}
+_Static_assert(WINDOW_OP_BYTES == 5, "four prefixes and an opcode");
+
+void asm_push(struct assembler *a, unsigned reg)
+{
+    push_or_pop(a, 0x50, reg);
+}
+
+void asm_pop(struct assembler *a, unsigned reg)
+{
+    push_or_pop(a, 0x58, reg);
+}
+
+void asm_push_imm32(struct assembler *a, int32_t v)
+{
+    asm_byte(a, 0x68);
+    asm_u32(a, (uint32_t)v);
 }
 
 /* An opcode of n bytes (little-endian) and the rel32 of an absolute target. */

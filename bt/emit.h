@@ -26,8 +26,8 @@ struct rm {
     uint8_t base, index, scale; /* NO_REG: absent; scale 1, 2, 4, 8 */
     bool window;                /* RM_MEM: the instruction has at least WINDOW_OP_BYTES bytes */
     bool gs;                    /* RM_MEM: gs:, by a 32-bit address */
-    bool region;  /* RM_MEM: base + index of a 64-bit window, scale 1, the index from r8 on: the same length */
-    int64_t disp; /* RM_RIP: the absolute address */
+    bool region;                /* RM_MEM: of a 64-bit window: the same length */
+    int64_t disp;               /* RM_RIP: the absolute address */
 };
 enum { WINDOW_OP_BYTES = 5 };
 
@@ -53,9 +53,14 @@ static inline struct rm rm_window(uint8_t reg, uint8_t scale, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = R15, .index = reg, .scale = scale, .disp = disp, .window = true};
 }
+/* The two forms of an access through a window of 64-bit code; the index is r8 or above. */
 static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = 1, .disp = disp, .region = true};
+}
+static inline struct rm rm_stack(int32_t disp)
+{
+    return (struct rm){.kind = RM_MEM, .base = RSP, .index = NO_REG, .scale = 1, .disp = disp, .region = true};
 }
 static inline struct rm rm_at(const volatile void *address)
 {
@@ -172,6 +177,10 @@ void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v);
 /* mov qword [address], v: in one store, which a load soon after may depend on; r11 may be lost. */
 void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v);
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm);
+/* The whole register, or the number as a sign-extended one, in WINDOW_OP_BYTES bytes. */
+void asm_push(struct assembler *a, unsigned reg);
+void asm_pop(struct assembler *a, unsigned reg);
+void asm_push_imm32(struct assembler *a, int32_t v);
 
 /* Branches. asm_jmp32/asm_jcc32/asm_call return the place of the rel32 (writable view) for asm_patch32. */
 uint8_t *asm_jmp32(struct assembler *a, uintptr_t target);

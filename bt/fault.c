@@ -50,7 +50,7 @@ static int vector_of(const ucontext_t *uc)
 }
 
 /* The context leads to the delivery of cpu->fault at the record's instruction. RSP stays what it is: the host's, or in
- * 64-bit code the guest's, which the glue puts away. */
+ * 64-bit code the guest's, or what leads to that, which the glue puts away. */
 static void leave_for_fault(struct bt_vcpu *v, ucontext_t *uc, const struct bt_block *b, const struct bt_insn_record *r)
 {
     const struct bt_glue *g = bt_glue_of(v->cache, v->cache->pages[b->page].mode);

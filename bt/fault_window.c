@@ -4,7 +4,8 @@
  * guest's address is rbx + 8; what the host could not reach (CR2) may be another page of the same access. If r11 is
  * what the region table holds for rbx now, the page is entered (mmu_window_fill); else r11 is set right. Either way the
  * instruction runs again, unless the page is not for windows or is not there: then the detour by the tables, or the
- * guest's page fault.
+ * guest's page fault. For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers
+ * are set.
  *
  * Nothing of this is a matter of safety: whatever the registers hold, the host address was one that the guest may not
  * reach, or there would have been no fault. */
@@ -16,18 +17,29 @@
 static const uint8_t context_index[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
-/* [base + index + disp] */
+/* [base + index + disp], or [RSP + disp]: `push` says -8 for that, `pop` 0 */
 struct host_operand {
+    bool stack;
     unsigned base, index;
     int32_t disp;
 };
 
-/* The operand of an instruction made by asm_op or asm_vex. False: it is of another form. */
+/* push and pop of a register, push of a constant. p: behind prefixes. */
+static bool decode_push(const uint8_t *p, struct host_operand *o)
+{
+    bool pushes = (*p & 0xf8) == 0x50 || *p == 0x68, pops = (*p & 0xf8) == 0x58;
+    *o = (struct host_operand){.stack = true, .disp = pushes ? -8 : 0};
+    return pushes || pops;
+}
+
+/* The operand of an instruction made by asm_op, asm_vex, asm_push or asm_pop. False: it is of another form. */
 static bool decode_operand(const uint8_t *p, struct host_operand *o)
 {
     unsigned x, b;
-    while (*p == 0xf0 || *p == 0x66 || *p == 0xf2 || *p == 0xf3)
+    while (*p == 0xf0 || *p == 0x66 || *p == 0xf2 || *p == 0xf3 || *p == 0x3e)
         p++;
+    if (decode_push((*p & 0xf0) == 0x40 ? p + 1 : p, o))
+        return true;
     if (*p == 0xc4) { /* VEX, three bytes: X and B are inverted */
         x = !(p[1] & 0x40);
         b = !(p[1] & 0x20);
@@ -44,6 +56,7 @@ static bool decode_operand(const uint8_t *p, struct host_operand *o)
         return false;
     o->base = (sib & 7) | b << 3;
     o->index = (sib >> 3 & 7) | x << 3;
+    o->stack = o->base == RSP && o->index == RSP; /* the latter: none */
     if (mod == 1)
         o->disp = (int8_t)p[2];
     else
@@ -60,40 +73,85 @@ static bool region_entry(enum mmu_window_kind kind, const uint64_t *regions, uin
     return true;
 }
 
+/* ---- the guest's stack: the host's address for it is in RSP, and in r15 what leads back ---- */
+
+static uint64_t stack_pointer(const greg_t *g)
+{
+    return (uint64_t)g[REG_RSP] + (uint64_t)g[REG_R15] - MMU_REGION_BIAS;
+}
+
+static uint64_t stack_entry(const greg_t *g)
+{
+    return 2 * MMU_REGION_BIAS - (uint64_t)g[REG_R15];
+}
+
+static void set_stack_entry(greg_t *g, uint64_t entry)
+{
+    g[REG_RSP] += (greg_t)(entry - stack_entry(g));
+    g[REG_R15] = (greg_t)(2 * MMU_REGION_BIAS - entry);
+}
+
 static void refresh_stack(enum mmu_window_kind kind, const uint64_t *regions, greg_t *g)
 {
-    uint64_t sp = (uint64_t)g[context_index[bt_host_gpr(true, GPR_SP)]], entry = mmu_region_nowhere(sp);
+    uint64_t sp = stack_pointer(g), entry = mmu_region_nowhere(sp);
     region_entry(kind, regions, sp, &entry);
-    g[REG_R15] = (greg_t)entry;
+    set_stack_entry(g, entry);
+}
+
+/* ---- one access ---- */
+
+struct access {
+    struct host_operand operand;
+    uint64_t base;  /* the guest's address, which says what region it is */
+    uint64_t entry; /* the one that it was made with */
+    int32_t disp;   /* the host's address is base + entry + disp */
+};
+
+/* False: it is no access through a window. */
+static bool decode_access(const greg_t *g, struct access *a)
+{
+    struct host_operand *o = &a->operand;
+    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o) || (!o->stack && o->index != R11))
+        return false;
+    a->base = o->stack ? stack_pointer(g) : (uint64_t)g[context_index[o->base]];
+    a->entry = o->stack ? stack_entry(g) : (uint64_t)g[REG_R11];
+    a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
+    return true;
+}
+
+static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
+{
+    if (a->operand.stack)
+        set_stack_entry(g, entry);
+    else
+        g[REG_R11] = (greg_t)entry;
 }
 
 static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info, greg_t *g)
 {
     const struct mmu_window *w = &v->cpu.mmu.window[kind];
-    struct host_operand o;
+    struct access a;
     uint64_t entry;
     bool page_fault = g[REG_TRAPNO] == TRAP_PAGE_FAULT;
     uintptr_t met = (uintptr_t)info->si_addr;
     if (page_fault && mmu_regions_hold(w->regions, met))
         return BT_WINDOW_DETOUR; /* the address is not canonical, or the kernel's half in user code */
-    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], &o) || (o.index != R11 && o.index != R15))
+    if (!decode_access(g, &a))
         return BT_WINDOW_NOT;
-    greg_t *index = &g[context_index[o.index]];
-    uint64_t base = (uint64_t)g[context_index[o.base]];
-    uint64_t gva = base + (uint64_t)(int64_t)o.disp + MMU_REGION_BIAS;
-    if (!region_entry(kind, w->regions, base, &entry))
+    uint64_t gva = a.base + (uint64_t)(int64_t)a.disp + MMU_REGION_BIAS;
+    if (!region_entry(kind, w->regions, a.base, &entry))
         return BT_WINDOW_DETOUR;
-    if (entry != (uint64_t)*index) {
-        *index = (greg_t)entry;
+    if (entry != a.entry) {
+        set_entry(g, &a, entry);
         return BT_WINDOW_RETRY;
     }
     if (page_fault && !mmu_window_owns(&v->cpu.mmu, kind, met))
         return BT_WINDOW_NOT;
     if (page_fault)
-        gva += met - (base + entry + (uint64_t)(int64_t)o.disp);
+        gva += met - (a.base + entry + (uint64_t)(int64_t)a.disp);
     else if (entry != MMU_REGION_NONE)
         return BT_WINDOW_NOT; /* an operand that must be aligned */
-    if ((gva ^ base) >> MMU_REGION_SHIFT)
+    if ((gva ^ a.base) >> MMU_REGION_SHIFT)
         return BT_WINDOW_DETOUR; /* in another region than its register */
     if (page_fault)
         return bt_window_fault(v, kind, gva, g[REG_ERR] & ERROR_WRITE);
@@ -110,14 +168,14 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, const siginfo_t *inf
         return BT_WINDOW_NOT;
     uint64_t releases = v->cpu.mmu.window[kind].releases, entry;
     enum bt_window_action action = resolve(v, kind, info, g);
-    struct host_operand o;
+    struct access a;
     if (action == BT_WINDOW_NOT)
         return action;
-    if (action == BT_WINDOW_RETRY && decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], &o)) {
-        if (region_entry(kind, regions, (uint64_t)g[context_index[o.base]], &entry))
-            g[context_index[o.index]] = (greg_t)entry;
+    if (action == BT_WINDOW_RETRY && decode_access(g, &a)) {
+        if (region_entry(kind, regions, a.base, &entry))
+            set_entry(g, &a, entry);
         /* r11 may be kept for an access to come, by a register that nobody knows here */
-        if (o.index != R11 && releases != v->cpu.mmu.window[kind].releases)
+        if (a.operand.stack && releases != v->cpu.mmu.window[kind].releases)
             action = BT_WINDOW_DETOUR;
     }
     refresh_stack(kind, regions, g); /* slots may belong to other regions now */

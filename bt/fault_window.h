@@ -14,7 +14,7 @@ enum { TRAP_PAGE_FAULT = VECTOR_PF, ERROR_WRITE = 2 };
  * the table right. */
 enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc);
 
-/* The load of r15 for an RSP that is not canonical, in a block or in glue: r15 becomes a value that leads nowhere, and
+/* The load of r15 for an RSP that is not canonical, in a block or in glue: r15 becomes an entry that leads nowhere, and
  * the context goes on behind the load. False: it was something else. */
 bool bt_fault_in_stack_region(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc);
 

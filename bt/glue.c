@@ -105,6 +105,8 @@ static bool glue_moves(const struct glue_form *f, unsigned guest, enum glue_way 
 
 static void save_guest_but_rax(struct assembler *a, const struct glue_form *f, enum glue_way way)
 {
+    if (f->regions && way == WAY_ONE)
+        bt_emit_stack_pointer(a, RSP, 0);
     for (unsigned i = 1; i < (f->wide ? 16 : 8); i++)
         if (glue_moves(f, i, way))
             store(a, &f->v->cpu.gpr[i], bt_host_gpr(f->wide, i));
@@ -127,7 +129,20 @@ void bt_emit_region(struct assembler *a, const uint64_t *regions, unsigned to, u
     asm_op(a, OP_MOV | OP_W, to, rm_sib(NO_REG, (uint8_t)to, 8, (int32_t)(intptr_t)regions), 0);
 }
 
-/* What r15 holds while translated code runs; the guest's registers are loaded. r12 may be lost. */
+void bt_emit_stack_pointer(struct assembler *a, unsigned to, int32_t n)
+{
+    asm_op(a, OP_LEA | OP_W, to, rm_sib(RSP, R15, 1, n - MMU_REGION_BIAS), 0);
+}
+
+void bt_emit_stack(struct assembler *a, const uint64_t *regions, unsigned to, unsigned from)
+{
+    bt_emit_region(a, regions, R15, from);
+    asm_op(a, OP_LEA | OP_W, to, rm_sib((uint8_t)from, R15, 1, -MMU_REGION_BIAS), 0);
+    asm_op(a, OP_TEST_IMM | OP_W, 2, rm_reg(R15), 0); /* not */
+    asm_op(a, OP_LEA | OP_W, R15, rm_mem(R15, 2 * MMU_REGION_BIAS + 1), 0);
+}
+
+/* What RSP and r15 hold while translated code runs; the guest's registers are loaded. r12 may be lost. */
 static void load_r15(struct assembler *a, const struct glue_form *f, enum glue_way way)
 {
     unsigned sp = way == WAY_CALL ? R12 : bt_host_gpr(true, GPR_SP);
@@ -139,7 +154,9 @@ static void load_r15(struct assembler *a, const struct glue_form *f, enum glue_w
         return;
     if (way == WAY_CALL)
         load(a, R12, &f->v->cpu.gpr[GPR_SP]);
-    bt_emit_region(a, f->regions, R15, sp);
+    bt_emit_stack(a, f->regions, sp, sp);
+    if (way == WAY_CALL)
+        store(a, &f->v->window_rsp, R12);
 }
 
 /* The way back from C: the guest's stack may be elsewhere, and regions may have other slots. */
@@ -233,6 +250,8 @@ static uintptr_t emit_miss(struct assembler *a, const struct glue_form *f, uintp
     struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
     store(a, &v->cpu.rip, R10);
+    if (f->regions)
+        bt_emit_stack_pointer(a, RSP, 0);
     if (f->wide) {
         store(a, &v->cpu.gpr[GPR_SP], bt_host_gpr(true, GPR_SP));
         load(a, RSP, &v->host_rsp);

@@ -76,13 +76,15 @@ void flags_after(struct builder *b)
 void call_glue(struct builder *b, uintptr_t glue)
 {
     uint64_t *rsp = &b->v->cpu.gpr[GPR_SP];
+    if (has_regions(b))
+        bt_emit_stack_pointer(&b->a, RSP, 0);
     if (b->wide) {
         asm_op(&b->a, OP_MOV_TO | OP_W, RSP, rm_at(rsp), 0);
         asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&b->v->host_rsp), 0);
     }
     asm_call32(&b->a, glue);
     if (b->wide)
-        asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(rsp), 0);
+        asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(has_regions(b) ? &b->v->window_rsp : rsp), 0);
 }
 
 static enum insn_way way_of(const struct builder *b, const struct insn *in)

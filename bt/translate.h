@@ -124,6 +124,14 @@ struct rm gpr_rm(const struct builder *b, unsigned guest);
 /* Whole registers between cpu->gpr and a scratch register; for guest registers that stay in memory. */
 void gpr_load(struct builder *b, unsigned host, unsigned guest);
 void gpr_store(struct builder *b, unsigned guest, unsigned host);
+/* The same of the low two bytes, if size says so; r12 is lost then. */
+void gpr_store_sized(struct builder *b, unsigned guest, unsigned host, unsigned size);
+/* Code of a 64-bit window, BT_MODE_PLAIN's too: RSP is the host address of the guest's stack, so that host_gpr says
+ * NO_REG for it, and the two above take the guest's from there and put it there (translate_window.c). */
+static inline bool has_regions(const struct builder *b)
+{
+    return b->wide && (b->mode & BT_MODE_WINDOW);
+}
 /* OP_W in 64-bit code. */
 static inline uint32_t wide_op(const struct builder *b)
 {
@@ -156,10 +164,19 @@ void window_operand(struct builder *b, void (*op)(struct builder *, struct rm));
 void window_stack(struct builder *b, int delta, void (*op)(struct builder *, struct rm));
 /* An access by the tables in code that has a window may stand for one that would have seen to r15. */
 void window_done_without(struct builder *b);
-/* RSP has been given a value that is not known to be near the old one: r15 follows. Nothing in other code than that of
- * a 64-bit window. */
-void window_stack_moved(struct builder *b);
-/* The same behind the current instruction, if that moved RSP by itself. */
+/* 64-bit window code: the guest's RSP is to be what a register holds. Flag-free. */
+void window_set_stack(struct builder *b, unsigned host);
+/* Does the current instruction if it is one that moves RSP, or makes it another register's value, in a way of its own.
+ */
+bool window_moves_stack(struct builder *b);
+/* The current instruction's operand, RSP and a displacement, as memory_offset. False: that does not encode. */
+bool window_stack_offset(struct builder *b, unsigned reg);
+/* push and pop of whole host registers, in place of stack_access and stack_adjust where window_pushes. */
+bool window_pushes(const struct builder *b);
+void window_push(struct builder *b, unsigned host);
+void window_push_imm(struct builder *b, int32_t value);
+void window_pop(struct builder *b, unsigned host);
+/* Behind each instruction: what is known of regions. */
 void window_after_insn(struct builder *b);
 /* The number of an address's page to a register, 64-bit code; flag-free, r12 is lost. */
 void page_index(struct builder *b, unsigned to, unsigned address);

@@ -325,14 +325,19 @@ static void op_store_segment(struct builder *b, struct rm rm)
     asm_op(&b->a, OP_MOV_TO | (word ? OP_66 : operand_width(b)), R12, rm, 0);
 }
 
-static void op_store_reg(struct builder *b, struct rm rm)
+/* The host register with the one to push: its own, or r12. */
+static unsigned pushed_host(struct builder *b)
 {
     unsigned host = host_gpr(b, pushed_register(b->in));
-    if (host == NO_REG) {
-        gpr_load(b, R12, pushed_register(b->in));
-        host = R12;
-    }
-    asm_op(&b->a, OP_MOV_TO | operand_width(b), host, rm, 0);
+    if (host != NO_REG)
+        return host;
+    gpr_load(b, R12, pushed_register(b->in));
+    return R12;
+}
+
+static void op_store_reg(struct builder *b, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV_TO | operand_width(b), pushed_host(b), rm, 0);
 }
 
 void op_store_r12(struct builder *b, struct rm rm)
@@ -388,10 +393,32 @@ bool stack_is_inline(const struct builder *b, const struct insn *in)
     }
 }
 
+/* The push of one whole value. False: it is of another kind. */
+static bool push_natively(struct builder *b)
+{
+    const struct insn *in = b->in;
+    unsigned host = R12;
+    if (!window_pushes(b) || pushed_segment(in) != NO_SEGMENT)
+        return false;
+    if (in->mem.present)
+        memory_operand(b, 8, true, false, op_load_r12);
+    else if (in->opreg.cls == REGCLASS_GPR || in->rm.cls == REGCLASS_GPR)
+        host = pushed_host(b);
+    else
+        host = NO_REG;
+    if (host == NO_REG)
+        window_push_imm(b, (int32_t)in->imm);
+    else
+        window_push(b, host);
+    return true;
+}
+
 static void translate_push(struct builder *b)
 {
     const struct insn *in = b->in;
     int size = in->opsize;
+    if (push_natively(b))
+        return;
     unsigned written = in->opsize;
     void (*op)(struct builder *, struct rm) = op_store_imm;
     if (pushed_segment(in) != NO_SEGMENT) {
@@ -413,14 +440,18 @@ static void translate_pop(struct builder *b)
     const struct insn *in = b->in;
     int size = in->opsize;
     unsigned guest = pushed_register(in), to = host_gpr(b, guest);
+    if (window_pushes(b)) {
+        window_pop(b, to == NO_REG ? R10 : to);
+        if (to == NO_REG)
+            gpr_store(b, guest, R10);
+        return;
+    }
     stack_access(b, 0, (unsigned)size, false, op_load_r10);
     stack_adjust(b, size); /* pop esp: the loaded value wins */
     if (to == NO_REG)
-        asm_op(&b->a, OP_MOV_TO | operand_width(b), R10, gpr_rm(b, guest), 0);
+        gpr_store_sized(b, guest, R10, in->opsize);
     else
         asm_op(&b->a, OP_MOV | operand_width(b), to, rm_reg(R10), 0);
-    if (guest == GPR_SP)
-        window_stack_moved(b);
 }
 
 /* leave: the operand is [ebp] */
@@ -438,9 +469,11 @@ static void translate_leave(struct builder *b)
     operand.addrsize = leave.opsize;
     b->insns[b->cur] = operand; /* the cold part of the operand looks at it again */
     memory_operand(b, leave.opsize, true, false, op_load_r12);
-    asm_op(&b->a, OP_LEA | wide_op(b), host_gpr(b, GPR_SP), rm_mem(RBP, leave.opsize), 0);
+    unsigned sp = host_gpr(b, GPR_SP);
+    asm_op(&b->a, OP_LEA | wide_op(b), sp == NO_REG ? R10 : sp, rm_mem(RBP, leave.opsize), 0);
+    if (sp == NO_REG)
+        gpr_store(b, GPR_SP, R10);
     asm_op(&b->a, OP_MOV | wide_op(b), RBP, rm_reg(R12), 0);
-    window_stack_moved(b);
 }
 
 void translate_stack(struct builder *b)
@@ -487,8 +520,17 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
 static void push_return(struct builder *b)
 {
     int size = b->in->opsize;
-    stack_access(b, -size, (unsigned)size, true, op_store_next);
-    stack_adjust(b, -size);
+    uint64_t next = b->eip_at[b->cur + 1];
+    if (!window_pushes(b)) {
+        stack_access(b, -size, (unsigned)size, true, op_store_next);
+        stack_adjust(b, -size);
+    } else if ((int64_t)next == (int32_t)next) {
+        window_push_imm(b, (int32_t)next);
+        builder_constant(b, BT_CONSTANT_S32, BT_ADDRESS);
+    } else {
+        guest_mov(b, R12, next, BT_ADDRESS);
+        window_push(b, R12);
+    }
 }
 
 /* The target of an indirect jump or call to r12, and for a call to where the push leaves it alone. */

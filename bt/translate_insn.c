@@ -99,9 +99,15 @@ static struct fields host_fields(const struct builder *b, bool conflict)
     return f;
 }
 
-static bool stays_in_memory(const struct builder *b, const struct insn_reg *r)
+/* A register without one of the host's: RSP of window code is to be computed, the others stay in memory. */
+static bool stays_away(const struct builder *b, const struct insn_reg *r)
 {
     return r->cls == REGCLASS_GPR && host_gpr(b, r->num) == NO_REG;
+}
+
+static bool stays_in_memory(const struct builder *b, const struct insn_reg *r)
+{
+    return stays_away(b, r) && !(r->num == GPR_SP && has_regions(b));
 }
 
 static void stand_in_load(struct builder *b, const struct insn_reg *r, unsigned scratch)
@@ -110,13 +116,13 @@ static void stand_in_load(struct builder *b, const struct insn_reg *r, unsigned 
         !r->read) /* written as a whole; the scratch may hold the address until then */
         return;
     /* a narrow write keeps the rest; CMOV, BSF and others may write nothing at all */
-    if (stays_in_memory(b, r) && (r->read || r->size < 4 || b->in->cls != INSN_MOVE))
+    if (stays_away(b, r) && (r->read || r->size < 4 || b->in->cls != INSN_MOVE))
         gpr_load(b, scratch, r->num);
 }
 
 static void stand_in_store(struct builder *b, const struct insn_reg *r, unsigned scratch)
 {
-    if (stays_in_memory(b, r) && r->write)
+    if (stays_away(b, r) && r->write)
         gpr_store(b, r->num, scratch);
 }
 
@@ -288,7 +294,7 @@ static bool reg_in_place(const struct builder *b)
     uint8_t op = in->opcode;
     bool turns = (op < 0x40 && (op & 7) == 1) || op == 0x85 || op == 0x89;
     return !in->mem.present && in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY && turns &&
-           stays_in_memory(b, &in->reg) && in->rm.cls == REGCLASS_GPR && !stays_in_memory(b, &in->rm);
+           stays_in_memory(b, &in->reg) && in->rm.cls == REGCLASS_GPR && !stays_away(b, &in->rm);
 }
 
 /* Does so, when that is all there is to do. */
@@ -369,7 +375,7 @@ static void translate_lea(struct builder *b)
     if (in->opsize == 2) {
         memory_offset(b, R10);
         if (to == NO_REG)
-            asm_op(&b->a, OP_MOV_TO | OP_66, R10, gpr_rm(b, in->reg.num), 0);
+            gpr_store_sized(b, in->reg.num, R10, 2);
         else
             asm_op(&b->a, OP_MOV | OP_66, to, rm_reg(R10), 0);
         return;
@@ -412,6 +418,8 @@ static void check_divisor(struct builder *b)
 void translate_generic(struct builder *b)
 {
     const struct insn *in = b->in;
+    if (window_moves_stack(b))
+        return;
     if (in->mnemonic == ZYDIS_MNEMONIC_LEA) {
         translate_lea(b);
         return;

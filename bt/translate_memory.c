@@ -22,6 +22,8 @@
 
 unsigned host_gpr(const struct builder *b, unsigned guest)
 {
+    if (guest == GPR_SP && has_regions(b))
+        return NO_REG;
     return bt_host_gpr(b->wide, guest & (b->wide ? 15 : 7));
 }
 
@@ -32,12 +34,30 @@ struct rm gpr_rm(const struct builder *b, unsigned guest)
 
 void gpr_load(struct builder *b, unsigned host, unsigned guest)
 {
+    if (guest == GPR_SP && has_regions(b)) {
+        bt_emit_stack_pointer(&b->a, host, 0);
+        return;
+    }
     asm_op(&b->a, OP_MOV | OP_W, host, gpr_rm(b, guest), 0);
 }
 
 void gpr_store(struct builder *b, unsigned guest, unsigned host)
 {
+    if (guest == GPR_SP && has_regions(b)) {
+        window_set_stack(b, host);
+        return;
+    }
     asm_op(&b->a, OP_MOV_TO | OP_W, host, gpr_rm(b, guest), 0);
+}
+
+void gpr_store_sized(struct builder *b, unsigned guest, unsigned host, unsigned size)
+{
+    if (size == 2) {
+        gpr_load(b, R12, guest);
+        asm_op(&b->a, OP_MOV | OP_66, R12, rm_reg(host), 0);
+        host = R12;
+    }
+    gpr_store(b, guest, host);
 }
 
 #define SCRATCH_ADDRESS R10
@@ -100,6 +120,8 @@ void memory_offset(struct builder *b, unsigned reg)
         constant_address(b, reg, b->eip_at[b->cur + 1] + (uint64_t)m->disp);
         return;
     }
+    if (m->base == GPR_SP && m->index == GPR_NONE && b->in->addrsize == 8 && window_stack_offset(b, reg))
+        return;
     uint8_t base = address_register(b, m->base, R10), index = m->vsib ? NO_REG : address_register(b, m->index, R11);
     if (base == NO_REG && index == NO_REG) {
         constant_address(b, reg, (uint64_t)m->disp);
@@ -381,7 +403,9 @@ static struct cold *table_stack(struct builder *b, int delta, unsigned size, boo
     c->info = size | (write ? BT_INFO_WRITE : BT_INFO_READ) | SEG_SS << BT_INFO_SEG_SHIFT;
     c->address = SCRATCH_ADDRESS;
     flags_clobber(b);
-    if (wide && flat && delta == 0) {
+    if (has_regions(b)) {
+        bt_emit_stack_pointer(&b->a, SCRATCH_ADDRESS, delta);
+    } else if (wide && flat && delta == 0) {
         c->address = sp;
     } else {
         asm_op(&b->a, OP_LEA | wide_op(b), SCRATCH_ADDRESS, rm_mem(sp, delta), 0);
@@ -418,7 +442,7 @@ struct cold *stack_access(struct builder *b, int delta, unsigned size, bool writ
 
 void stack_adjust(struct builder *b, int n)
 {
-    unsigned sp = host_gpr(b, GPR_SP);
+    unsigned sp = has_regions(b) ? RSP : host_gpr(b, GPR_SP);
     if (b->mode & BT_MODE_STACK32) {
         asm_op(&b->a, OP_LEA | wide_op(b), sp, rm_mem(sp, n), 0);
         return;

@@ -32,19 +32,26 @@
  * address's region has none: the access is then not canonical, a general-protection fault for the host, and
  * bt/fault_window.c gives the region a slot.
  *
- * The stack: r15 is what the region table holds for RSP, so that `mov eax, [rsp+8]` is
+ * The stack: RSP is the host's address of the guest's stack, so that `mov eax, [rsp+8]`, push and pop are what they are
+ * for the guest. (What is stored at an address of one register and a displacement and loaded again soon takes no time,
+ * by the region table's entry as an index it takes four cycles, as measured; and a variable that the compiler spilled
+ * is what this happens to.) r15 leads back: it is 64 less the entry of RSP's region, whose low six bits are 32 as well,
+ * and the guest's RSP is
  *
- *     mov  eax, [rsp + r15 - 24]
+ *     lea  rax, [rsp + r15 - 32]
  *
- * and pushes and pops need nothing beside the access. r15 must belong to the region that RSP is in, or was in shortly
- * before: pushes, pops, calls and returns, and additions of small constants behind which the block touches the stack,
- * run into the guard before they could reach another slot, and the fault handler then sets r15 right. Any other value
- * given to RSP is followed by
+ * always, also where its region has no slot: host RSP is not canonical then. The slot must be that of the region that
+ * RSP is in, or was in shortly before: pushes, pops, calls and returns, and additions of small constants behind which
+ * the block touches the stack, run into the guard before they could reach another slot, and the fault handler then sets
+ * both registers right. Any other value given to RSP, here from rbx, is looked up:
  *
- *     shrx r15, rsp, r15 ; mov r15, [regions + r15*8]
+ *     shrx r15, rbx, r15 ; mov r15, [regions + r15*8]
+ *     lea  rsp, [rbx + r15 - 32]
+ *     not  r15 ; lea r15, [r15 + 65]
  *
- * (with an RSP that is not canonical the load faults, and the handler makes r15 a value that leads nowhere). Glue does
- * the same whenever it comes back from C. */
+ * (with a value that is not canonical the load faults, and the handler makes r15 an entry that leads nowhere). Glue
+ * does the same whenever it comes back from C, and gives C the guest's RSP. Slots begin at a page, so that `and rsp,
+ * -16` is what it is for the guest, but for the flags. */
 #include "bt/translate.h"
 
 #include "shadowmmu/region.h"
@@ -55,12 +62,6 @@
 static bool window_mode(const struct builder *b)
 {
     return b->mode & BT_MODE_WINDOW;
-}
-
-/* The window of 64-bit code. */
-static bool has_regions(const struct builder *b)
-{
-    return b->wide && window_mode(b);
 }
 
 bool window_takes_operand(const struct builder *b)
@@ -124,11 +125,6 @@ static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
     return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
 }
 
-static struct rm stack_rm(const struct builder *b, int64_t disp)
-{
-    return rm_region((uint8_t)host_gpr(b, GPR_SP), R15, (int32_t)disp - MMU_REGION_BIAS);
-}
-
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
 {
     const struct insn_mem *m = &in->mem;
@@ -157,7 +153,7 @@ static struct rm region_rm(struct builder *b)
     const struct insn_mem *m = &b->in->mem;
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
     if (is_stack_operand(b, b->in))
-        return stack_rm(b, m->disp);
+        return rm_stack((int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
         unsigned base = host_gpr(b, m->base);
         if (base == NO_REG)
@@ -178,10 +174,18 @@ static struct rm region_rm(struct builder *b)
     return near_rm(b, R10, 0);
 }
 
-void window_stack_moved(struct builder *b)
+void window_set_stack(struct builder *b, unsigned host)
 {
-    if (has_regions(b))
-        bt_emit_region(&b->a, regions(b), R15, host_gpr(b, GPR_SP));
+    bt_emit_stack(&b->a, regions(b), RSP, host);
+}
+
+bool window_stack_offset(struct builder *b, unsigned reg)
+{
+    int64_t disp = b->in->mem.disp;
+    if (!has_regions(b) || disp != (int32_t)disp || disp < INT32_MIN + MMU_REGION_BIAS)
+        return false;
+    bt_emit_stack_pointer(&b->a, reg, (int32_t)disp);
+    return true;
 }
 
 /* RSP plus or minus a small constant, or aligned downwards. */
@@ -225,6 +229,60 @@ static bool stack_is_touched(const struct builder *b)
     return false;
 }
 
+/* RSP + n; and where the flags are wanted, those of the operation on the guest's value, in r10. */
+static void step_stack(struct builder *b, int32_t n, bool wants_flags)
+{
+    const struct insn *in = b->in;
+    if (wants_flags)
+        bt_emit_stack_pointer(&b->a, R10, 0);
+    asm_op(&b->a, OP_LEA | OP_W, RSP, rm_mem(RSP, n), 0);
+    if (wants_flags)
+        asm_group1_imm(&b->a, true, in->mnemonic == ZYDIS_MNEMONIC_ADD ? GROUP1_ADD : GROUP1_SUB, rm_reg(R10),
+                       (int32_t)in->imm);
+    flags_after(b);
+}
+
+/* mov reg, rsp ; mov rsp, reg: the other register. */
+static unsigned moved_with_stack(const struct builder *b, bool *to_stack)
+{
+    const struct insn *in = b->in;
+    bool moves = in->mnemonic == ZYDIS_MNEMONIC_MOV && in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY;
+    if (!moves || in->mem.present || in->opsize != 8 || in->reg.cls != REGCLASS_GPR || in->rm.cls != REGCLASS_GPR)
+        return NO_REG;
+    const struct insn_reg *to = in->rm.write ? &in->rm : &in->reg, *from = in->rm.write ? &in->reg : &in->rm;
+    *to_stack = to->num == GPR_SP;
+    return *to_stack ? host_gpr(b, from->num) : from->num == GPR_SP ? host_gpr(b, to->num) : NO_REG;
+}
+
+bool window_moves_stack(struct builder *b)
+{
+    const struct insn *in = b->in;
+    bool to_stack, wants_flags = b->live_out[b->cur] & (in->flags_written | in->flags_maybe);
+    if (!has_regions(b))
+        return false;
+    unsigned other = moved_with_stack(b, &to_stack);
+    if (other != NO_REG && to_stack)
+        window_set_stack(b, other);
+    else if (other != NO_REG)
+        bt_emit_stack_pointer(&b->a, other, 0);
+    if (other != NO_REG)
+        return true;
+    if (!(in->gpr_write >> GPR_SP & 1) || !moves_stack_a_little(in) || !stack_is_touched(b))
+        return false;
+    if (in->mnemonic == ZYDIS_MNEMONIC_AND) {
+        if (wants_flags)
+            return false;
+        flags_prepare(b);
+        asm_group1_imm(&b->a, true, GROUP1_AND, rm_reg(RSP), (int32_t)in->imm);
+        flags_after(b);
+        return true;
+    }
+    bool up = in->mnemonic == ZYDIS_MNEMONIC_ADD, down = in->mnemonic == ZYDIS_MNEMONIC_SUB;
+    int32_t n = up || down ? (int32_t)in->imm : (int32_t)in->mem.disp;
+    step_stack(b, down ? -n : n, wants_flags);
+    return true;
+}
+
 static bool in_memory(const struct builder *b, uint8_t guest)
 {
     return guest < GPR_COUNT && host_gpr(b, guest) == NO_REG;
@@ -240,7 +298,7 @@ static bool keeps_r11(const struct builder *b)
         in->mnemonic == ZYDIS_MNEMONIC_IDIV)
         return false;
     if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
-        return !in_memory(b, in->mem.base) && !in_memory(b, in->mem.index);
+        return !in_memory(b, in->mem.index);
     return !in->mem.present || window_takes_operand(b);
 }
 
@@ -256,14 +314,8 @@ static void follow_region(struct builder *b)
 
 void window_after_insn(struct builder *b)
 {
-    enum insn_way way = b->way[b->cur];
     if (has_regions(b))
         follow_region(b);
-    bool own = way == WAY_PLAIN || way == WAY_SYSTEM; /* the others move it by a few bytes, or see to r15 */
-    if (!own || !(b->in->gpr_write >> GPR_SP & 1))
-        return;
-    if (!moves_stack_a_little(b->in) || !stack_is_touched(b))
-        window_stack_moved(b);
 }
 
 /* ---- operands ---- */
@@ -286,11 +338,36 @@ void window_operand(struct builder *b, void (*op)(struct builder *, struct rm))
 void window_stack(struct builder *b, int delta, void (*op)(struct builder *, struct rm))
 {
     record_access(b);
-    op(b, b->wide ? stack_rm(b, delta) : rm_window_gs(host_gpr(b, GPR_SP), NO_REG, 1, delta));
+    op(b, b->wide ? rm_stack(delta) : rm_window_gs(host_gpr(b, GPR_SP), NO_REG, 1, delta));
+}
+
+bool window_pushes(const struct builder *b)
+{
+    return has_regions(b) && !(b->mode & BT_MODE_PLAIN) && b->in->opsize == 8;
+}
+
+void window_push(struct builder *b, unsigned host)
+{
+    record_access(b);
+    asm_push(&b->a, host);
+}
+
+void window_push_imm(struct builder *b, int32_t value)
+{
+    record_access(b);
+    asm_push_imm32(&b->a, value);
+}
+
+void window_pop(struct builder *b, unsigned host)
+{
+    record_access(b);
+    asm_pop(&b->a, host);
 }
 
 void window_done_without(struct builder *b)
 {
-    if (b->mode & BT_MODE_PLAIN)
-        window_stack_moved(b);
+    if (!has_regions(b) || !(b->mode & BT_MODE_PLAIN))
+        return;
+    bt_emit_stack_pointer(&b->a, R11, 0);
+    window_set_stack(b, R11);
 }

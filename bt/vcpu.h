@@ -15,8 +15,10 @@
  *   rax rcx rdx rbx rsp rbp rsi rdi r8 r9   the guest registers of the same name
  *   r13, r14                      guest R11, R10
  *   r10, r11, r12                 as above; r12 also holds the table's address during a check
- *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12;
- *                                 in code of BT_MODE_WINDOW the entry of RSP's region (translate_window.c)
+ *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
+ * but in code of BT_MODE_WINDOW (translate_window.c)
+ *   rsp                           the host's address of what guest RSP points to
+ *   r15                           what leads back: guest RSP is rsp + r15 - 32
  * Guest R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The flags
  * image is in the vCPU. There is no stack: RSP may hold anything. Calls of the glue take the host's from host_rsp, and
  * every signal handler that may run in this thread has a stack of its own (bt/fault.c).
@@ -122,8 +124,9 @@ struct bt_vcpu {
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;
-    uint64_t r15;       /* what r15 is to be in 16- and 32-bit code of the current mode */
-    uint64_t resume_to; /* where the resume glue goes */
+    uint64_t window_rsp; /* what RSP is to be in 64-bit window code that comes back from a call of the glue */
+    uint64_t r15;        /* what r15 is to be in 16- and 32-bit code of the current mode */
+    uint64_t resume_to;  /* where the resume glue goes */
     uint32_t flags_image;
     uint32_t exit_reason, exit_index;
     uint64_t event_from; /* BT_EXIT_EVENT: an address in the block */
@@ -183,7 +186,8 @@ struct bt_vcpu {
     pthread_t thread;
 };
 
-/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr. The registers that compilers
+/* The host register that holds a guest general register, or NO_REG: it stays in cpu->gpr. RSP of 64-bit window code is
+ * an address of the host's there, and not for those who want a guest register. The registers that compilers
  * give to a leaf function's values first (R8-R11) come before those that its callers want kept. */
 static inline unsigned bt_host_gpr(bool wide, unsigned guest)
 {

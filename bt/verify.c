@@ -18,7 +18,8 @@
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11, to what
  *             a jump table's entry is for
  *   registers rsp (64-bit code's is the guest's, but for `call`, which has the host's before it and the guest's again
- *             behind it), r8 and r9 (the same) are never written, r15 only with its constant
+ *             behind it), r8 and r9 (the same) are never written, r15 only with its constant; for rsp and r15 of the
+ *             window of 64-bit blocks see bt/verify_window.h
  *   nothing that is privileged (reading the time stamp counter is not), touches segments or the host stack, or calls
  *   the host kernel */
 #include "bt/verify.h"
@@ -79,7 +80,7 @@ static bool is_entry(const struct scan *s, uintptr_t at)
     return b && (at == b->entry || at == b->entry + b->body || at == b->entry - BT_ENTRY_SAVED);
 }
 
-static const char *check_group(const cs_insn *i)
+static const char *check_group(struct scan *s, const cs_insn *i)
 {
     if (i->id == X86_INS_RDTSC || i->id == X86_INS_RDTSCP) /* Capstone counts the latter as privileged */
         return NULL;
@@ -90,14 +91,15 @@ static const char *check_group(const cs_insn *i)
             return "forbidden instruction group";
     }
     switch (i->id) {
+    case X86_INS_PUSH:
+    case X86_INS_POP:
+        return !s->host_stack && verify_window_pushes(&s->window, i) ? NULL : "forbidden push or pop";
     case X86_INS_SYSCALL:
     case X86_INS_SYSENTER:
     case X86_INS_IN:
     case X86_INS_OUT:
     case X86_INS_INSB:
     case X86_INS_OUTSB:
-    case X86_INS_PUSH:
-    case X86_INS_POP:
     case X86_INS_PUSHFQ:
     case X86_INS_POPFQ:
     case X86_INS_ENTER:
@@ -323,7 +325,7 @@ static bool follow_stack_pointer(struct scan *s, const cs_insn *i)
     if (!wide(s))
         return false;
     s->host_stack = loads_field(i, X86_REG_RSP, &v->host_rsp);
-    return !on_host_stack || loads_field(i, X86_REG_RSP, &v->cpu.gpr[GPR_SP]);
+    return !on_host_stack || loads_field(i, X86_REG_RSP, s->window.regions ? &v->window_rsp : &v->cpu.gpr[GPR_SP]);
 }
 
 static const char *check_writes(struct scan *s, csh h, const cs_insn *i)
@@ -481,9 +483,9 @@ static void track_jump(struct scan *s, const cs_insn *i)
 
 static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
 {
-    const char *bad = check_group(i);
+    const char *bad = verify_window_before(&s->window, i);
     if (!bad)
-        bad = verify_window_before(&s->window, i);
+        bad = check_group(s, i);
     const cs_x86 *x = &i->detail->x86;
     bool loading = false;
     int before = s->delta;

@@ -46,8 +46,7 @@ bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint
         return true;
     bool user = (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
     w->regions = c->vcpu->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
-    w->sp = names[bt_host_gpr(true, GPR_SP)][0];
-    w->sp_saved = &c->vcpu->cpu.gpr[GPR_SP];
+    w->vcpu = c->vcpu;
     w->label = calloc(size, sizeof *w->label);
     return w->label;
 }
@@ -60,13 +59,14 @@ void verify_window_end(struct verify_window *w)
 static void forget(struct verify_window *w)
 {
     w->index_of = w->region_of = X86_REG_INVALID;
-    w->r10_known = w->stack_index = false;
+    w->r10_known = false;
 }
 
 void verify_window_pass(struct verify_window *w)
 {
     forget(w);
     w->called = w->changed = false;
+    w->step = STEP_NONE;
     w->drift = ENTRY_DRIFT;
 }
 
@@ -77,7 +77,7 @@ bool verify_window_settled(const struct verify_window *w)
 
 static bool in_sequence(const struct verify_window *w)
 {
-    return w->index_of != X86_REG_INVALID || w->region_of == X86_REG_RIP || w->stack_index;
+    return w->index_of != X86_REG_INVALID || w->region_of == X86_REG_RIP || w->step;
 }
 
 const char *verify_window_before(struct verify_window *w, const cs_insn *i)
@@ -151,23 +151,76 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
     if (is_load_to(i, X86_REG_R11) && is_constant_entry(w, m))
         return true;
     if (is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15))
-        return w->stack_index;
+        return w->step == STEP_INDEX;
     if (is_region_operand(w, m))
         return true;
-    if (m->base != w->sp || m->index != X86_REG_R15 || m->scale != 1 || w->drift > ACCESS_DRIFT)
+    if (m->base != X86_REG_RSP || m->index != X86_REG_INVALID || w->step || w->drift > ACCESS_DRIFT)
         return false;
-    int64_t disp = m->disp + MMU_REGION_BIAS;
-    if (disp >= -NEAR_BYTES && disp <= NEAR_BYTES)
-        w->touch = (uint64_t)(disp < 0 ? -disp : disp) + ACCESS_BYTES;
+    if (m->disp >= -NEAR_BYTES && m->disp <= NEAR_BYTES)
+        w->touch = (uint64_t)(m->disp < 0 ? -m->disp : m->disp) + ACCESS_BYTES;
     return true;
 }
 
-/* mov RSP, [rip -> its place] */
-static bool fetches_saved(const struct verify_window *w, const cs_insn *i)
+bool verify_window_pushes(struct verify_window *w, const cs_insn *i)
 {
-    const x86_op_mem *m = &i->detail->x86.operands[1].mem;
-    return is_load_to(i, w->sp) && i->detail->x86.operands[1].type == X86_OP_MEM && m->base == X86_REG_RIP &&
-           i->address + i->size + (uint64_t)m->disp == (uintptr_t)w->sp_saved;
+    const cs_x86_op *op = &i->detail->x86.operands[0];
+    bool pushes = i->id == X86_INS_PUSH && (op->type == X86_OP_IMM || (op->type == X86_OP_REG && op->size == 8));
+    bool pops = i->id == X86_INS_POP && op->type == X86_OP_REG && op->size == 8 && op->reg != X86_REG_RSP;
+    if (!w->regions || w->step || w->drift > ACCESS_DRIFT || !(pushes || pops))
+        return false;
+    w->touch = ACCESS_BYTES;
+    return true;
+}
+
+/* Is the operand of an instruction this field? */
+static bool is_field(const cs_insn *i, const cs_x86_op *op, const void *field)
+{
+    return op->type == X86_OP_MEM && op->mem.base == X86_REG_RIP &&
+           i->address + i->size + (uint64_t)op->mem.disp == (uintptr_t)field;
+}
+
+/* lea to, [base + index + disp] */
+static bool is_lea(const cs_insn *i, x86_reg to, x86_reg base, x86_reg index, int64_t disp)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    return i->id == X86_INS_LEA && register_operand(&x->operands[0], to) && m->base == base && m->index == index &&
+           m->scale == 1 && m->disp == disp;
+}
+
+/* Is the instruction the next one of a sequence? Then where that is behind it. */
+static bool next_step(const struct verify_window *w, const cs_insn *i, enum verify_window_step *step)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const struct bt_vcpu *v = w->vcpu;
+    x86_reg from;
+    switch (w->step) {
+    case STEP_NONE:
+        *step = is_index(i, X86_REG_R15, &from)                                      ? STEP_INDEX
+                : is_lea(i, X86_REG_RSP, X86_REG_RSP, X86_REG_R15, -MMU_REGION_BIAS) ? STEP_LEAVES
+                                                                                     : STEP_NONE;
+        return true;
+    case STEP_INDEX:
+        *step = STEP_ENTRY;
+        return is_load_to(i, X86_REG_R15) && x->operands[1].type == X86_OP_MEM &&
+               is_entry(w, &x->operands[1].mem, X86_REG_R15);
+    case STEP_ENTRY:
+        *step = STEP_SET;
+        return is_lea(i, X86_REG_RSP, w->stack_of, X86_REG_R15, -MMU_REGION_BIAS);
+    case STEP_SET:
+        *step = STEP_TURNED;
+        return i->id == X86_INS_NOT && register_operand(&x->operands[0], X86_REG_R15);
+    case STEP_TURNED:
+        *step = STEP_NONE;
+        return is_lea(i, X86_REG_R15, X86_REG_R15, X86_REG_INVALID, 2 * MMU_REGION_BIAS + 1);
+    case STEP_LEAVES:
+        *step = STEP_LEAVES_2;
+        return i->id == X86_INS_MOV && is_field(i, &x->operands[0], &v->cpu.gpr[GPR_SP]) &&
+               register_operand(&x->operands[1], X86_REG_RSP);
+    default: /* STEP_LEAVES_2 */
+        *step = STEP_NONE;
+        return is_load_to(i, X86_REG_RSP) && is_field(i, &x->operands[1], &v->host_rsp);
+    }
 }
 
 /* The drift behind an instruction that writes RSP. */
@@ -176,11 +229,13 @@ static uint64_t moved(const struct verify_window *w, const cs_insn *i)
     const cs_x86 *x = &i->detail->x86;
     const cs_x86_op *by = &x->operands[1];
     int64_t n = 0;
-    if (w->called && fetches_saved(w, i))
-        return w->drift;
-    if (x->op_count != 2 || !register_operand(&x->operands[0], w->sp))
+    if (i->id == X86_INS_PUSH || i->id == X86_INS_POP)
+        return w->drift + 8;
+    if (w->called && is_load_to(i, X86_REG_RSP) && is_field(i, by, &w->vcpu->window_rsp))
+        return 0;
+    if (x->op_count != 2 || !register_operand(&x->operands[0], X86_REG_RSP))
         return UNKNOWN;
-    if (i->id == X86_INS_LEA && by->mem.base == w->sp && by->mem.index == X86_REG_INVALID)
+    if (i->id == X86_INS_LEA && by->mem.base == X86_REG_RSP && by->mem.index == X86_REG_INVALID)
         n = by->mem.disp;
     else if ((i->id == X86_INS_ADD || i->id == X86_INS_SUB) && by->type == X86_OP_IMM)
         n = by->imm;
@@ -203,8 +258,8 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
 {
     const cs_x86_op *op = &i->detail->x86.operands[0];
     size_t to = op->type == X86_OP_IMM ? (uintptr_t)op->imm - w->start : ~(size_t)0;
-    if (i->id == X86_INS_CALL) { /* glue sets r15 */
-        w->drift = 0;
+    if (i->id == X86_INS_CALL) { /* RSP is the host's until window_rsp is fetched */
+        w->drift = UNKNOWN;
     } else if (to < w->size) {
         if (w->drift > DETOUR_DRIFT)
             return "branch with RSP far from its region";
@@ -238,7 +293,7 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
         x86_reg r = whole(written[k]);
         if (r == X86_REG_R15 && !sets_r15)
             return "writes r15";
-        if (r == w->sp)
+        if (r == X86_REG_RSP)
             w->drift = moved(w, i);
         if (r == w->region_of || (r == X86_REG_R11 && !sets_r11))
             w->region_of = X86_REG_INVALID;
@@ -258,8 +313,11 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     const cs_x86 *x = &i->detail->x86;
     const x86_op_mem *m = &x->operands[1].mem;
     x86_reg from = X86_REG_INVALID;
+    enum verify_window_step step;
     if (!w->regions)
         return NULL;
+    if (!next_step(w, i, &step))
+        return "RSP and r15 are left apart";
     if (branches(i)) {
         w->called = i->id == X86_INS_CALL;
         return after_branch(w, i);
@@ -267,28 +325,27 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     bool loads = x->op_count == 2 && x->operands[1].type == X86_OP_MEM;
     bool entry = loads && is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11);
     bool constant = loads && is_load_to(i, X86_REG_R11) && is_constant_entry(w, m);
-    bool stack = loads && is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15);
     bool index = is_index(i, X86_REG_R11, &from);
-    bool stack_index = !index && is_index(i, X86_REG_R15, &from) && from == w->sp;
+    bool stack = step >= STEP_INDEX && step <= STEP_TURNED, stack_set = w->step == STEP_TURNED;
+    if (step == STEP_INDEX)
+        is_index(i, X86_REG_R15, &w->stack_of);
     if (w->touch < w->drift)
         w->drift = w->touch;
     for (int k = 0; k < x->op_count && w->region_of == X86_REG_RIP; k++) /* that of a constant: for one access */
         if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem))
             w->region_of = X86_REG_INVALID;
     x86_reg index_of = w->index_of;
-    if (w->stack_index && !stack)
-        return "r15 is left with a region's number";
-    const char *bad = after_writes(w, h, i, entry || constant, stack || stack_index);
+    const char *bad = after_writes(w, h, i, entry || constant, stack || stack_set);
+    w->step = step;
     w->called = false;
     w->index_of = index ? from : X86_REG_INVALID;
-    w->stack_index = stack_index;
     if (entry)
         w->region_of = index_of;
     if (constant) {
         w->region_of = X86_REG_RIP;
         w->constant_region = (uint32_t)((m->disp - (intptr_t)w->regions) / 8);
     }
-    if (stack)
+    if (stack_set)
         w->drift = 0;
     return bad;
 }

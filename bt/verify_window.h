@@ -5,23 +5,37 @@
  *   mov r11, [regions + d]                          of the region of a constant in r10
  *   [X + r11 + d]                                   with X and r11 as they were then, and no label between; that of a
  *                                                   constant once
- *   shrx r15, RSP, r15 ; mov r15, [regions + r15*8]
- *   mov RSP, [its place in the vCPU]                directly behind a call: glue has set r15 for it
- *   [RSP + r15 + d]                                 while RSP cannot have gone far from the region that r15 is for
+ *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
+ *                                                   directly one behind the other: another stack
+ *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
+ *                                                   likewise, then a call of the glue, then
+ *   mov rsp, [window_rsp]                           which glue has set, as r15
+ *   [rsp + d], push and pop of a register, push of a constant
+ *                                                   while RSP cannot have gone far from its region's slot
+ *   lea any, [rsp + r15 + d]                        the guest's RSP
  *
- * and nothing else that names r15. How far RSP may have gone since r15 was set, or since an access near RSP went
- * through r15's slot, is followed through the block (its *drift*, in bytes); at an exit it may be what it may be at an
- * entry. */
+ * and nothing else that writes r15, or RSP but for small steps. How far RSP may have gone since it was set, or since an
+ * access near it went through its slot, is followed through the block (its *drift*, in bytes); at an exit it may be
+ * what it may be at an entry. */
 #ifndef RINGFOLD_BT_VERIFY_WINDOW_H
 #define RINGFOLD_BT_VERIFY_WINDOW_H
 
 #include "bt/cache.h"
 #include "decoder/capstone.h"
 
+enum verify_window_step {
+    STEP_NONE,
+    STEP_INDEX,   /* r15 is the region's number of stack_of */
+    STEP_ENTRY,   /* its region's entry */
+    STEP_SET,     /* and RSP is set */
+    STEP_TURNED,  /* r15 is turned around */
+    STEP_LEAVES,  /* RSP is the guest's */
+    STEP_LEAVES_2 /* and stored */
+};
+
 struct verify_window {
-    const uint64_t *regions;  /* NULL: the block is of another mode */
-    x86_reg sp;               /* the host register of guest RSP */
-    const uint64_t *sp_saved; /* where calls of the glue keep it */
+    const uint64_t *regions; /* NULL: the block is of another mode */
+    const struct bt_vcpu *vcpu;
     uintptr_t start;
     size_t size;
     uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
@@ -30,9 +44,11 @@ struct verify_window {
     x86_reg index_of;  /* r11 is the region's number of this register */
     x86_reg region_of; /* r11 is its region's entry; RIP: that of constant_region */
     uint32_t constant_region;
-    bool called;                 /* the instruction before was a call */
-    bool r10_known, stack_index; /* r15 is the region's number of RSP */
+    bool called; /* the instruction before was a call */
+    bool r10_known;
     uint64_t r10;
+    enum verify_window_step step; /* how far a sequence has come that RSP and r15 are in */
+    x86_reg stack_of;             /* the register that it begins with */
     uint64_t drift;
     uint64_t touch; /* the drift that the current instruction's access leaves */
 };
@@ -50,6 +66,8 @@ bool verify_window_settled(const struct verify_window *w);
 const char *verify_window_before(struct verify_window *w, const cs_insn *i);
 /* Is the memory operand one of the forms, where it stands? */
 bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op);
+/* Is it a push or pop that may be, where it stands? */
+bool verify_window_pushes(struct verify_window *w, const cs_insn *i);
 /* Behind the instruction. What is wrong, or NULL. */
 const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i);
 

@@ -244,10 +244,20 @@ static void add_imm(struct bench *b, unsigned reg, int32_t n)
     asm_group1_imm(&b->a, true, GROUP1_ADD, rm_reg(reg), n);
 }
 
+static const struct bt_glue *glue_of(struct bench *b)
+{
+    return bt_glue_of(bt_of(b->cpu)->cache, MODE);
+}
+static void leave_for_c(struct bench *b)
+{
+    bt_emit_stack_pointer(&b->a, RSP, 0);
+    asm_op(&b->a, OP_MOV_TO | OP_W, RSP, rm_at(&b->cpu->gpr[GPR_SP]), 0);
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->host_rsp), 0);
+}
+
 static void verifier_takes(void)
 {
     struct bench b = {0};
-    unsigned sp = bt_host_gpr(true, GPR_SP);
     if (!open_bench(&b)) {
         test_skip("no windows for 64-bit code here");
         close_bench(&b);
@@ -265,13 +275,27 @@ static void verifier_takes(void)
     load(&b, rm_region(R10, R11, -MMU_REGION_BIAS));
     CU_ASSERT(good(&b));
     begin(&b);
-    load(&b, rm_region((uint8_t)sp, R15, 0x1000));
-    asm_op(&b.a, OP_LEA | OP_W, sp, rm_mem((enum host_reg)sp, -8), 0);
-    load(&b, rm_region((uint8_t)sp, R15, 0));
-    asm_op(&b.a, OP_MOV | OP_W, sp, rm_reg(RBX), 0);
-    bt_emit_region(&b.a, table_of(&b), R15, sp);
-    load(&b, rm_region((uint8_t)sp, R15, 0));
+    load(&b, rm_stack(0x1000));
+    asm_op(&b.a, OP_LEA | OP_W, RSP, rm_mem(RSP, -8), 0);
+    load(&b, rm_stack(0));
+    asm_push(&b.a, RBX);
+    asm_push_imm32(&b.a, -1);
+    asm_pop(&b.a, R9);
+    bt_emit_stack_pointer(&b.a, RBX, 8);
+    bt_emit_stack(&b.a, table_of(&b), RSP, RBX);
+    load(&b, rm_stack(0));
+    leave_for_c(&b);
+    asm_call32(&b.a, glue_of(&b)->slow);
+    asm_op(&b.a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b.cpu)->window_rsp), 0);
+    load(&b, rm_stack(0));
     CU_ASSERT(good(&b));
+    for (unsigned i = 0; i < 3000; i++) { /* they touch the stack as they go */
+        if (i % 80 == 0)
+            begin(&b);
+        asm_push(&b.a, RBX);
+        if (i % 80 == 79)
+            CU_ASSERT(good(&b));
+    }
     close_bench(&b);
 }
 
@@ -355,6 +379,12 @@ static void jump_to_access(struct bench *b)
     asm_land8(&b->a, skip);
     load(b, rm_region(RBX, R11, 0));
 }
+/* The end of bt_emit_stack. */
+static void turn(struct bench *b)
+{
+    asm_op(&b->a, OP_TEST_IMM | OP_W, 2, rm_reg(R15), 0);
+    asm_op(&b->a, OP_LEA | OP_W, R15, rm_mem(R15, 2 * MMU_REGION_BIAS + 1), 0);
+}
 static void r15_set(struct bench *b)
 {
     asm_mov_imm32(&b->a, R15, 32);
@@ -365,23 +395,108 @@ static void r15_of_another(struct bench *b)
 }
 static void r15_left_alone(struct bench *b)
 {
-    asm_shrx(&b->a, true, R15, bt_host_gpr(true, GPR_SP), R15);
+    asm_shrx(&b->a, true, R15, RBX, R15);
+}
+static void stack_of_another(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R15, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RSP, rm_sib(RCX, R15, 1, -MMU_REGION_BIAS), 0);
+    turn(b);
+}
+static void stack_beside(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R15, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RSP, rm_sib(RBX, R15, 1, 0), 0);
+    turn(b);
+}
+static void stack_used_too_soon(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R15, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RSP, rm_sib(RBX, R15, 1, -MMU_REGION_BIAS), 0);
+    load(b, rm_stack(0));
+    turn(b);
+}
+static void jump_to_stack(struct bench *b)
+{
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    bt_emit_region(&b->a, table_of(b), R15, RBX);
+    asm_land8(&b->a, skip);
+    asm_op(&b->a, OP_LEA | OP_W, RSP, rm_sib(RBX, R15, 1, -MMU_REGION_BIAS), 0);
+    turn(b);
 }
 static void stack_far(struct bench *b)
 {
-    unsigned sp = bt_host_gpr(true, GPR_SP);
-    asm_op(&b->a, OP_MOV | OP_W, sp, rm_reg(RBX), 0);
-    load(b, rm_region((uint8_t)sp, R15, 0));
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_reg(RBX), 0);
+    load(b, rm_stack(0));
 }
 static void stack_left_far(struct bench *b)
 {
-    asm_op(&b->a, OP_MOV | OP_W, bt_host_gpr(true, GPR_SP), rm_reg(RBX), 0);
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_reg(RBX), 0);
 }
 static void stack_left_by_steps(struct bench *b)
 {
     for (unsigned i = 0; i < 20; i++)
-        add_imm(b, bt_host_gpr(true, GPR_SP), -0x100000);
-    load(b, rm_region((uint8_t)bt_host_gpr(true, GPR_SP), R15, 0));
+        add_imm(b, RSP, -0x100000);
+    load(b, rm_stack(0));
+}
+static void push_far(struct bench *b)
+{
+    for (unsigned i = 0; i < 20; i++)
+        add_imm(b, RSP, -0x100000);
+    asm_push(&b->a, RBX);
+}
+static void pops_rsp(struct bench *b)
+{
+    asm_pop(&b->a, RSP);
+}
+static void pops_r15(struct bench *b)
+{
+    asm_pop(&b->a, R15);
+}
+static void pushes_memory(struct bench *b)
+{
+    asm_op(&b->a, OP_GROUP5, 6, rm_reg(RBX), 0);
+    asm_op(&b->a, OP_GROUP5, 6, rm_mem(RBX, 0), 0);
+}
+static void stack_indexed(struct bench *b)
+{
+    load(b, rm_sib(RSP, RBX, 1, 8));
+}
+static void guest_rsp(struct bench *b)
+{
+    bt_emit_stack_pointer(&b->a, RSP, 0);
+    load(b, rm_stack(0));
+}
+static void guest_rsp_left(struct bench *b)
+{
+    bt_emit_stack_pointer(&b->a, RSP, 0);
+}
+static void host_stack(struct bench *b)
+{
+    leave_for_c(b);
+    load(b, rm_stack(0));
+}
+static void push_on_host_stack(struct bench *b)
+{
+    leave_for_c(b);
+    asm_push(&b->a, RBX);
+}
+static void host_stack_kept(struct bench *b)
+{
+    leave_for_c(b);
+    asm_call32(&b->a, glue_of(b)->slow);
+    load(b, rm_stack(0));
+}
+static void guest_rsp_fetched(struct bench *b)
+{
+    leave_for_c(b);
+    asm_call32(&b->a, glue_of(b)->slow);
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&b->cpu->gpr[GPR_SP]), 0);
+}
+static void fetched_without_call(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->window_rsp), 0);
+    load(b, rm_stack(0));
 }
 static void stack_index(struct bench *b)
 {
@@ -407,6 +522,22 @@ static void verifier_refuses(void)
                                                   r15_set,
                                                   r15_of_another,
                                                   r15_left_alone,
+                                                  stack_of_another,
+                                                  stack_beside,
+                                                  stack_used_too_soon,
+                                                  jump_to_stack,
+                                                  push_far,
+                                                  pops_rsp,
+                                                  pops_r15,
+                                                  pushes_memory,
+                                                  stack_indexed,
+                                                  guest_rsp,
+                                                  guest_rsp_left,
+                                                  host_stack,
+                                                  push_on_host_stack,
+                                                  host_stack_kept,
+                                                  guest_rsp_fetched,
+                                                  fetched_without_call,
                                                   stack_far,
                                                   stack_left_far,
                                                   stack_left_by_steps,
