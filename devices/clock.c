@@ -59,6 +59,11 @@ uint64_t clock_now(const struct clock *clock)
     }
 }
 
+uint64_t clock_host_ns(const struct clock *c, uint64_t at)
+{
+    return c->base + at < at ? UINT64_MAX : c->base + at;
+}
+
 void clock_stop(struct clock *c)
 {
     if (c->stopped)

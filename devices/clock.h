@@ -30,6 +30,8 @@ struct timer {
 struct clock *clock_create(bool manual);
 void clock_destroy(struct clock *clock);
 uint64_t clock_now(const struct clock *clock);
+/* When a moment of a running clock comes, in nanoseconds of the host's CLOCK_MONOTONIC. Under the machine lock. */
+uint64_t clock_host_ns(const struct clock *clock, uint64_t at);
 /* Stops and continues time (QMP stop / cont). */
 void clock_stop(struct clock *clock);
 void clock_continue(struct clock *clock);
@@ -37,7 +39,8 @@ void clock_continue(struct clock *clock);
 uint64_t clock_wall_ns(const struct clock *clock);
 
 void timer_init(struct timer *t, struct clock *clock, void (*fire)(void *opaque), void *opaque);
-void timer_arm(struct timer *t, uint64_t deadline); /* absolute; re-arms when armed; a past deadline fires at the next run */
+void timer_arm(struct timer *t,
+               uint64_t deadline); /* absolute; re-arms when armed; a past deadline fires at the next run */
 void timer_cancel(struct timer *t);
 static inline bool timer_armed(const struct timer *t)
 {

@@ -32,6 +32,7 @@ struct loop {
     pthread_mutex_t *lock;
     pthread_mutex_t mutex;
     int wake_fd;
+    bool keeps_time;
     _Atomic bool quit;
     _Atomic bool awake; /* the loop's thread will look at everything again before it sleeps */
     struct watch *watches;
@@ -75,9 +76,17 @@ struct loop *loop_create(struct clock *clock, pthread_mutex_t *lock)
         return NULL;
     }
     pthread_mutex_init(&loop->mutex, NULL);
-    if (clock)
-        clock_set_rearm_hook(clock, on_rearm, loop);
+    loop_keep_time(loop, clock != NULL);
     return loop;
+}
+
+void loop_keep_time(struct loop *loop, bool keep)
+{
+    loop->keeps_time = keep;
+    if (!keep)
+        return;
+    clock_set_rearm_hook(loop->clock, on_rearm, loop);
+    on_rearm(loop);
 }
 
 void loop_destroy(struct loop *loop)
@@ -237,7 +246,7 @@ static void dispatch(struct loop *loop, const struct pollfd *p, uint64_t serial)
 /* How long to sleep; NULL: until something happens. */
 static const struct timespec *sleep_time(struct loop *loop, struct timespec *ts)
 {
-    if (!loop->clock)
+    if (!loop->keeps_time)
         return NULL;
     uint64_t deadline = clock_next_deadline(loop->clock);
     if (deadline == CLOCK_NEVER)
@@ -271,7 +280,7 @@ static void one_round(struct loop *loop, const struct timespec *most)
         (void)r;
     }
     pthread_mutex_lock(loop->lock);
-    if (loop->clock)
+    if (loop->keeps_time)
         clock_run(loop->clock);
     pthread_mutex_unlock(loop->lock);
     for (size_t i = 1; ready > 0 && i < n && !loop->quit; i++)

@@ -322,8 +322,7 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
 {
     struct vcpu *v = &m->vcpu;
     v->machine = m;
-    pthread_mutex_init(&v->mutex, NULL);
-    pthread_cond_init(&v->wake, NULL);
+    sem_init(&v->wake, 0, 0);
     v->callbacks = (struct cpu_board){.port_read = vcpu_port_read,
                                       .port_write = vcpu_port_write,
                                       .mem_read = vcpu_mem_read,

@@ -4,8 +4,10 @@
 #define RINGFOLD_DEVICES_MACHINE_INTERNAL_H
 
 #include "devices/board.h"
+#include "devices/vcpu_alarm.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 enum machine_request {
@@ -34,11 +36,11 @@ struct vcpu {
     pthread_t thread;
     bool started;
     bool parked; /* stands still because the machine is stopped, or has left its thread; under the machine lock */
-    /* Sleeping in HLT. The sleeper sets asleep, then looks at cpu->events; who raises an event looks at asleep after.
-     */
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
+    /* Sleeping in HLT. The sleeper sets asleep, then looks at cpu->events; who raises an event looks at asleep after. A
+     * semaphore, because the alarm's signal handler posts it. */
+    sem_t wake;
     _Atomic int asleep;
+    struct vcpu_alarm alarm; /* under the machine lock */
 };
 
 struct machine {
@@ -63,7 +65,7 @@ struct machine {
 
 int vcpu_start(struct vcpu *v); /* 0 or -errno */
 void vcpu_join(struct vcpu *v);
-/* struct cpu_board's kick: any thread, with or without the machine lock. */
+/* struct cpu_board's kick: any thread or its signal handler, with or without the machine lock. */
 void vcpu_kick(void *opaque);
 /* Events that were raised on the vCPU of an engine that no longer runs go to the one that does. */
 void vcpu_gather_events(struct vcpu *v);

@@ -127,26 +127,28 @@ void vcpu_kick(void *opaque)
         engine->kick(v->cpu);
     /* A read-modify-write, so that it is ordered against the sleeper's: the sleeper sees the event, or this sees it
      * asleep. */
-    if (!atomic_fetch_or(&v->asleep, 0))
-        return;
-    pthread_mutex_lock(&v->mutex);
-    pthread_cond_signal(&v->wake);
-    pthread_mutex_unlock(&v->mutex);
+    if (atomic_fetch_or(&v->asleep, 0))
+        sem_post(&v->wake);
 }
 
 static void sleep_halted(struct vcpu *v)
 {
-    pthread_mutex_lock(&v->mutex);
     atomic_exchange(&v->asleep, 1);
     while (!(atomic_load(&v->cpu->events) & WAKING_EVENTS) && !cpu_has_work(v->cpu) &&
            !atomic_load(&v->machine->ending))
-        pthread_cond_wait(&v->wake, &v->mutex);
+        sem_wait(&v->wake); /* also returns for what came while the vCPU was awake */
     atomic_store(&v->asleep, 0);
-    pthread_mutex_unlock(&v->mutex);
 }
 
-/* Stands still while the machine is stopped. */
-static void park(struct vcpu *v)
+/* In the alarm's signal handler. */
+static void alarm_rings(void *opaque)
+{
+    struct vcpu *v = opaque;
+    cpu_raise(v->cpu, CPU_EVENT_KICK);
+}
+
+/* Stands still while the machine is stopped, and runs the timers that are due. */
+static void attend(struct vcpu *v)
 {
     struct machine *m = v->machine;
     pthread_mutex_lock(&m->lock);
@@ -156,6 +158,7 @@ static void park(struct vcpu *v)
         pthread_cond_wait(&m->state_changed, &m->lock);
     }
     v->parked = false;
+    vcpu_alarm_attend(&v->alarm);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -187,7 +190,10 @@ static void *run_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     struct machine *m = v->machine;
-    park(v);
+    pthread_mutex_lock(&m->lock);
+    vcpu_alarm_open(&v->alarm, m->clock, m->loop, alarm_rings, v);
+    pthread_mutex_unlock(&m->lock);
+    attend(v);
     atomic_store(&m->entered_cpu_ns, read_clock(CLOCK_PROCESS_CPUTIME_ID));
     atomic_store(&m->entered_at, read_clock(CLOCK_MONOTONIC));
     while (!atomic_load(&m->ending)) {
@@ -195,7 +201,7 @@ static void *run_thread(void *opaque)
         const struct engine *engine = v->engine;
         switch (engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:
-            park(v);
+            attend(v);
             break;
         case ENGINE_EXIT_HALT:
             sleep_halted(v);
@@ -214,6 +220,7 @@ static void *run_thread(void *opaque)
         }
     }
     pthread_mutex_lock(&m->lock);
+    vcpu_alarm_close(&v->alarm);
     v->parked = true;
     pthread_cond_broadcast(&m->state_changed);
     pthread_mutex_unlock(&m->lock);

@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +20,7 @@ enum { GRACE_SECONDS = 10, STATUS_TIMEOUT = 124, STACK_SIZE = 256 << 10 };
 /* One per process, as signals are. */
 static struct supervisor_hooks hooks;
 static sigset_t watched;
-static int signal_fd = -1;
+static volatile sig_atomic_t came[NSIG]; /* by number; only the supervisor's thread and its handler touch it */
 static pthread_t thread;
 static bool started;
 static _Atomic bool ended;
@@ -48,6 +47,32 @@ void supervisor_block_signals(void)
     signal(SIGXFSZ, SIG_IGN); /* "ulimit -f": the write fails with EFBIG, and says so */
 }
 
+/* Handlers, and a mask that opens for the supervisor's sleep alone: with a signalfd every signal that any thread gets
+ * wakes the sleeper, and the translator's faults and timers are many; and sigtimedwait would leave SIGTSTP its default
+ * action. */
+static void on_signal(int signal)
+{
+    came[signal] = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_mask = watched, .sa_flags = SA_RESTART | SA_ONSTACK};
+    for (int signal = 1; signal < NSIG; signal++)
+        if (sigismember(&watched, signal) == 1)
+            sigaction(signal, &act, NULL);
+}
+
+static int take_signal(void)
+{
+    for (int signal = 1; signal < NSIG; signal++)
+        if (came[signal]) {
+            came[signal] = 0;
+            return signal;
+        }
+    return 0;
+}
+
 static void die(int status)
 {
     cleanup_run();
@@ -57,19 +82,21 @@ static void die(int status)
 /* Waits for a signal until the deadline; 0 when that has come. */
 static int wait_signal(void)
 {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    for (int signal = 1; signal < NSIG; signal++)
+        if (sigismember(&watched, signal) == 1)
+            sigdelset(&mask, signal);
     for (;;) {
         uint64_t now = now_ns();
-        if (now >= deadline)
-            return 0;
+        int signal = take_signal();
+        if (signal || now >= deadline)
+            return signal;
         uint64_t left = deadline == NEVER ? 3600000000000u : deadline - now;
         struct timespec ts = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-        struct pollfd p = {.fd = signal_fd, .events = POLLIN};
-        struct signalfd_siginfo info;
         pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL); /* nowhere else: a hook may hold the machine lock */
-        bool came = ppoll(&p, 1, &ts, NULL) > 0 && read(signal_fd, &info, sizeof info) == sizeof info;
+        ppoll(NULL, 0, &ts, &mask);
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-        if (came)
-            return (int)info.ssi_signo;
     }
 }
 
@@ -116,10 +143,7 @@ static void *supervise(void *arg)
 int supervisor_start(uint64_t timeout_ns, const struct supervisor_hooks *h)
 {
     hooks = *h;
-    /* Unlike sigtimedwait this never unblocks the signals, so that no default action (SIGTSTP's) slips through. */
-    signal_fd = signalfd(-1, &watched, SFD_CLOEXEC);
-    if (signal_fd < 0)
-        return -errno;
+    catch_signals();
     if (timeout_ns)
         deadline = now_ns() + timeout_ns;
     pthread_attr_t attr;
@@ -142,6 +166,5 @@ void supervisor_stop(void)
         return;
     pthread_cancel(thread);
     pthread_join(thread, NULL);
-    close(signal_fd);
     started = false;
 }
