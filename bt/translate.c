@@ -9,6 +9,7 @@
  *   translate_memory.c   the shadow-table access around a memory operand
  *   translate_group.c    one table look-up for several of them
  *   translate_window.c   the access by the host's page tables instead, for code that runs long
+ *   translate_held.c     registers without one of the host's, for as long as a scratch register is free
  *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
  *
@@ -394,13 +395,17 @@ static void emit_block(struct builder *b)
     b->eflags_valid = true;
     b->image_valid = false;
     b->region_base = 0;
+    held_plan(b);
+    b->in = &b->insns[0];
     emit_entry(b);
     for (b->cur = 0; b->cur < b->count; b->cur++) {
         b->in = &b->insns[b->cur];
         builder_record(b);
+        held_before_insn(b);
         uint8_t *start = b->a.p;
         emit_insn(b);
         window_after_insn(b);
+        held_after_insn(b);
         if (b->v->options.damage && b->v->options.damage_at == b->eip_at[b->cur]) {
             cpu_fpu_unload(&b->v->cpu);
             bt_damage(start, b->a.p);
@@ -408,6 +413,7 @@ static void emit_block(struct builder *b)
     }
     b->cur = b->count - 1;
     b->in = &b->insns[b->cur];
+    held_end(b);
     if (!b->ended)
         exit_direct(b, b->eip_at[b->count]);
     for (unsigned i = 0; i < b->cold_count; i++) { /* cold parts may add cold parts */

@@ -45,6 +45,21 @@ struct group_member {
     int64_t offset;
 };
 
+/* See translate_held.c. Host registers r10, r11, r12 are bits and indices 0, 1, 2. */
+struct held_plan {
+    bool managed;    /* the instruction leaves what is held alone, or works on it */
+    uint8_t next[4]; /* the next instruction that reads guest R12-R15 while it can still be held; 0xff: none */
+    uint8_t lost[2]; /* ... that takes r10 or r11 for itself */
+};
+struct held {
+    bool used;        /* the block names a register that may be held */
+    bool on;          /* the current instruction's operands are held */
+    uint8_t guest[3]; /* the guest register in each, or GPR_NONE */
+    uint8_t dirty;    /* the guest's place in memory has an older value */
+    uint8_t busy;     /* part of the current instruction */
+    struct held_plan plan[BT_BLOCK_MAX_INSNS];
+};
+
 /* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
 enum insn_way { WAY_PLAIN, WAY_CONTROL, WAY_FLAGS, WAY_STACK, WAY_STRING, WAY_SYSTEM, WAY_C };
 
@@ -79,6 +94,7 @@ struct builder {
     bool ended;            /* control cannot fall out of the last instruction */
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
+    struct held held;
     uint8_t region_base; /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
 };
 
@@ -156,6 +172,32 @@ void stack_adjust(struct builder *b, int n);
 /* bt, bts, btr, btc with a memory operand and a register: the bit number inside the element is in r12. */
 bool memory_is_bit_string(const struct insn *in);
 bool segment_is_flat(const struct builder *b, unsigned seg);
+
+/* translate_held.c: guest registers that stay in memory, held in r10-r12 across instructions. All of these emit nothing
+ * that touches flags, and do nothing in code that is not of a 64-bit window. */
+/* Before the block's first instruction: what comes when. */
+void held_plan(struct builder *b);
+/* Around each instruction; the first one stores what was written, where somebody may look. */
+void held_before_insn(struct builder *b);
+void held_after_insn(struct builder *b);
+/* Before the block is left: nothing is held from here on. */
+void held_end(struct builder *b);
+/* The scratch register (r10-r12) is about to be written by the current instruction's own work. */
+void held_lose(struct builder *b, unsigned host);
+/* The registers of a memory operand keep their values until the current instruction has run. */
+void held_keep(struct builder *b, struct rm rm);
+/* Does the scratch register hold a guest register? */
+static inline bool held_is(const struct builder *b, unsigned host)
+{
+    return b->held.on && b->held.guest[host - R10] != GPR_NONE;
+}
+/* While b->held.on: is it in a scratch register now? Or worth it? */
+bool held_has(const struct builder *b, unsigned guest);
+bool held_wants(const struct builder *b, unsigned guest);
+/* The scratch register, of the host registers in the mask `allowed`, that has a guest register from here on. load: its
+ * value is needed; write: the instruction writes it. */
+enum { HELD_ANY = 1 << R10 | 1 << R11 | 1 << R12, HELD_BASE = 1 << R10 | 1 << R12 };
+unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsigned allowed);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);

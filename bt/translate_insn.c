@@ -110,13 +110,18 @@ static bool stays_in_memory(const struct builder *b, const struct insn_reg *r)
     return stays_away(b, r) && !(r->num == GPR_SP && has_regions(b));
 }
 
+/* Does the instruction need the value that the register had? A narrow write keeps the rest; CMOV, BSF and others may
+ * write nothing at all. */
+static bool stand_in_reads(const struct builder *b, const struct insn_reg *r)
+{
+    if (b->in->encoding == ENCODING_VEX)
+        return r->read;
+    return r->read || r->size < 4 || b->in->cls != INSN_MOVE;
+}
+
 static void stand_in_load(struct builder *b, const struct insn_reg *r, unsigned scratch)
 {
-    if (b->in->encoding == ENCODING_VEX &&
-        !r->read) /* written as a whole; the scratch may hold the address until then */
-        return;
-    /* a narrow write keeps the rest; CMOV, BSF and others may write nothing at all */
-    if (stays_away(b, r) && (r->read || r->size < 4 || b->in->cls != INSN_MOVE))
+    if (stays_away(b, r) && stand_in_reads(b, r)) /* else the scratch may hold the address until it is written */
         gpr_load(b, scratch, r->num);
 }
 
@@ -278,13 +283,19 @@ static bool takes_memory_for_rm(const struct insn *in)
            (op >= 0xd0 && op <= 0xd3) || op == 0xf6 || op == 0xf7 || op == 0xfe || op == 0xff;
 }
 
+/* Better in a scratch register: it is there, or used again, or both read and written. */
+static bool held_takes(const struct builder *b, const struct insn_reg *r)
+{
+    return b->held.on && (held_wants(b, r->num) || (r->read && r->write));
+}
+
 /* A write of 32 bits clears the upper half, and the next load of the whole register would have to wait for a shorter
  * write. */
 static bool rm_in_place(const struct builder *b)
 {
     const struct insn *in = b->in;
     return !in->mem.present && stays_in_memory(b, &in->rm) && takes_memory_for_rm(in) &&
-           (!in->rm.write || in->rm.size == 8);
+           (!in->rm.write || in->rm.size == 8) && !held_takes(b, &in->rm);
 }
 
 /* `op r/m, reg` with a reg that stays in memory: as `op reg, r/m`. TEST is the same both ways. */
@@ -294,7 +305,8 @@ static bool reg_in_place(const struct builder *b)
     uint8_t op = in->opcode;
     bool turns = (op < 0x40 && (op & 7) == 1) || op == 0x85 || op == 0x89;
     return !in->mem.present && in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY && turns &&
-           stays_in_memory(b, &in->reg) && in->rm.cls == REGCLASS_GPR && !stays_away(b, &in->rm);
+           stays_in_memory(b, &in->reg) && in->rm.cls == REGCLASS_GPR && !stays_away(b, &in->rm) &&
+           !held_takes(b, &in->reg);
 }
 
 /* Does so, when that is all there is to do. */
@@ -308,12 +320,103 @@ static bool emit_in_place(struct builder *b)
     return true;
 }
 
+/* ---- registers that are held (translate_held.c) ---- */
+
+/* A register written whole needs no old value; nor does what is the same whatever the value is. */
+static bool held_reads(const struct builder *b, const struct insn_reg *r)
+{
+    const struct insn *in = b->in;
+    bool cleared = (in->mnemonic == ZYDIS_MNEMONIC_XOR || in->mnemonic == ZYDIS_MNEMONIC_SUB) && !in->mem.present &&
+                   in->reg.cls == REGCLASS_GPR && in->rm.cls == REGCLASS_GPR && in->reg.num == in->rm.num &&
+                   in->reg.size >= 4;
+    return !cleared && stand_in_reads(b, r);
+}
+
+static void held_field(struct builder *b, const struct insn_reg *r, unsigned *field)
+{
+    if (!stays_in_memory(b, r))
+        return;
+    /* one register in two fields: what either does */
+    const struct insn_reg *all[] = {&b->in->reg, &b->in->rm, &b->in->vvvv, &b->in->opreg};
+    bool load = false, write = false;
+    for (unsigned i = 0; i < 4; i++)
+        if (all[i]->cls == REGCLASS_GPR && all[i]->num == r->num) {
+            load |= held_reads(b, all[i]);
+            write |= all[i]->write;
+        }
+    *field = held_use(b, r->num, load, write, HELD_ANY);
+}
+
+/* op a, b of two general registers, with `a` in memory, as mov scratch, b ; op scratch, [a]: a load and an operation on
+ * what it loaded right behind it would lose the processor's forwarding without latency (measured; see rm_absolute). */
+static bool emit_commuted(struct builder *b)
+{
+    const struct insn *in = b->in;
+    uint8_t op = in->opcode & ~2;
+    bool commutes = op == 0x01 || op == 0x09 || op == 0x11 || op == 0x21 || op == 0x31;
+    if (in->encoding != ENCODING_LEGACY || in->map != MAP_PRIMARY || !commutes || in->mem.present || in->opsize < 4)
+        return false;
+    const struct insn_reg *to = in->opcode & 2 ? &in->reg : &in->rm, *from = in->opcode & 2 ? &in->rm : &in->reg;
+    if (!stays_in_memory(b, to) || held_has(b, to->num) || to->num == from->num)
+        return false;
+    unsigned other = field(b, from, 0);
+    held_field(b, from, &other);
+    unsigned scratch = held_use(b, to->num, false, true, HELD_ANY);
+    asm_op(&b->a, OP_MOV | (in->opsize == 8 ? OP_W : 0), scratch, rm_reg(other), 0);
+    asm_op(&b->a, legacy_prefixes(in) | op | 2, scratch, gpr_rm(b, to->num), 0);
+    return true;
+}
+
+/* The same for other operations: something between the load and the operation. */
+static void part_from_load(struct builder *b)
+{
+    const struct insn *in = b->in;
+    const struct insn_reg *to = in->rm.write ? &in->rm : &in->reg;
+    bool alu = in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY && in->opcode < 0x40 && !in->mem.present &&
+               in->rm.cls == REGCLASS_GPR;
+    if (alu && stays_in_memory(b, to) && to->write && !held_has(b, to->num) && held_reads(b, to)) {
+        held_use(b, to->num, true, true, HELD_ANY);
+        asm_nop(&b->a, 1);
+    }
+}
+
+static void emit_held(struct builder *b, struct rm rm)
+{
+    const struct insn *in = b->in;
+    b->held.busy = 0;
+    held_keep(b, rm);
+    if (emit_commuted(b))
+        return;
+    bool twice = in->reg.cls == REGCLASS_GPR && in->reg.num == in->rm.num;
+    bool in_place = rm_in_place(b) && !twice;
+    struct fields f = host_fields(b, false);
+    if (!in_place)
+        part_from_load(b);
+    held_field(b, &in->reg, &f.reg);
+    held_field(b, &in->vvvv, &f.vvvv);
+    held_field(b, &in->opreg, &f.opreg);
+    if (in_place) {
+        rm = gpr_rm(b, in->rm.num);
+    } else if (rm.kind == RM_REG) {
+        held_field(b, &in->rm, &f.rm_register);
+        rm = rm_reg(f.rm_register);
+    }
+    if (in->encoding == ENCODING_VEX)
+        emit_vex(b, rm, &f);
+    else
+        emit_legacy(b, rm, f);
+}
+
 /* The current instruction with operand rm (memory), or its own registers. */
 static void emit_reencoded(struct builder *b, struct rm rm)
 {
     const struct insn *in = b->in;
     if (emit_in_place(b))
         return;
+    if (b->held.on) {
+        emit_held(b, rm);
+        return;
+    }
     bool in_place = rm_in_place(b);
     bool conflict = high_conflict(b);
     struct fields f = host_fields(b, conflict);
@@ -372,6 +475,8 @@ static void translate_lea(struct builder *b)
 {
     const struct insn *in = b->in;
     unsigned to = host_gpr(b, in->reg.num), scratch = to == NO_REG ? R10 : to;
+    if (to == NO_REG && b->held.on) /* may be part of the address, too */
+        scratch = to = held_use(b, in->reg.num, in->gpr_read >> in->reg.num & 1, true, HELD_ANY);
     if (in->opsize == 2) {
         memory_offset(b, R10);
         if (to == NO_REG)

@@ -95,6 +95,8 @@ static uint8_t address_register(struct builder *b, uint8_t guest, unsigned scrat
     unsigned host = host_gpr(b, guest);
     if (host != NO_REG)
         return (uint8_t)host;
+    if (b->held.on)
+        return (uint8_t)held_use(b, guest, true, false, HELD_ANY);
     gpr_load(b, scratch, guest);
     return (uint8_t)scratch;
 }

@@ -119,9 +119,12 @@ static bool is_near(int64_t disp)
 /* [host register + disp] by way of r11, which may have the register's region from an access before. */
 static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
 {
-    if (b->region_base != base + 1)
+    if (b->region_base != base + 1) {
+        held_lose(b, R11);
         bt_emit_region(&b->a, regions(b), R11, base);
-    b->region_base = base == R10 ? 0 : (uint8_t)(base + 1);
+    }
+    bool passing = base == R10 && !held_is(b, R10);
+    b->region_base = passing ? 0 : (uint8_t)(base + 1);
     return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
 }
 
@@ -135,10 +138,12 @@ static bool is_stack_operand(const struct builder *b, const struct insn *in)
 /* A constant address: its region's entry is at one, too. */
 static struct rm constant_rm(struct builder *b)
 {
+    held_lose(b, R10);
     memory_offset(b, R10);
     const struct insn_mem *m = &b->in->mem;
     uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
     uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
+    held_lose(b, R11);
     if (address >> 47) /* the table's end is not within a displacement */
         return near_rm(b, R10, 0);
     asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
@@ -156,18 +161,23 @@ static struct rm region_rm(struct builder *b)
         return rm_stack((int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
         unsigned base = host_gpr(b, m->base);
-        if (base == NO_REG)
+        if (base == NO_REG && b->held.on)
+            base = held_use(b, m->base, true, false, HELD_BASE);
+        else if (base == NO_REG)
             gpr_load(b, base = R10, m->base);
         return near_rm(b, base, m->disp);
     }
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
         return constant_rm(b);
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
+        held_lose(b, R10);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
         return near_rm(b, R10, m->disp);
     }
     memory_offset(b, R10);
+    held_lose(b, R10);
     if (!flat) {
+        held_lose(b, R11);
         asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->seg[m->seg].base), 0);
         asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(R10, R11, 1, 0), 0);
     }
@@ -305,7 +315,7 @@ static bool keeps_r11(const struct builder *b)
 /* Is r11 still for the region of what is in its register? */
 static void follow_region(struct builder *b)
 {
-    if (!keeps_r11(b))
+    if (!b->held.on && !keeps_r11(b))
         b->region_base = 0;
     for (unsigned i = 0; b->region_base && i < GPR_COUNT; i++)
         if ((b->in->gpr_write >> i & 1) && host_gpr(b, i) + 1 == b->region_base)

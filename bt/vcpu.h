@@ -17,6 +17,7 @@
  *   r10, r11, r12                 as above; r12 also holds the table's address during a check
  *   r15                           0x240c, the BEXTR control for a page index: 36 bits from bit 12
  * but in code of BT_MODE_WINDOW (translate_window.c)
+ *   r10, r11, r12                 guest R12-R15 from one instruction to another (translate_held.c)
  *   rsp                           the host's address of what guest RSP points to
  *   r15                           what leads back: guest RSP is rsp + r15 - 32
  * Guest R12-R15 stay in cpu->gpr; an instruction that names one works on a scratch register or on memory. The flags

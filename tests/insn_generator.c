@@ -500,6 +500,8 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
             bytes[n++] = chance(r, 50) ? (uint8_t)generator_random(r) : (uint8_t)random_value(r);
         if (insn_decode(&insn, bytes, 15, mode_of(c)) <= 0 || !acceptable(&insn, options))
             continue;
+        if (options->registers && !((insn.gpr_read | insn.gpr_write) & options->registers) && chance(r, 90))
+            continue;
         if (chooses_components(&insn) && !steer_components(c, r, &insn))
             continue;
         steer_absolute(c, r, &insn, bytes);

@@ -38,9 +38,10 @@ struct generator_case {
 };
 
 struct generator_options {
-    unsigned bits;    /* 32, 64 */
-    unsigned length;  /* instructions, before steering ones are added */
-    uint32_t classes; /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
+    unsigned bits;      /* 32, 64 */
+    unsigned length;    /* instructions, before steering ones are added */
+    uint32_t classes;   /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
+    uint16_t registers; /* most instructions name one of these general registers, bit mask; 0: as it comes */
     bool no_branches;
     bool state_only; /* nothing but masked moves and what saves and restores x87/SSE/AVX state */
 };

@@ -353,6 +353,17 @@ static void window_sequences64(void)
     compare_through(&(struct generator_options){.bits = 64, .length = 12}, 3000, true);
 }
 
+/* The registers that the translator has no host register for. */
+static void window_registers64(void)
+{
+    compare_through(
+        &(struct generator_options){.bits = 64,
+                                    .length = 24,
+                                    .registers = 0xf000,
+                                    .classes = 1 << INSN_GENERIC | 1 << INSN_MOVE | 1 << INSN_JCC | 1 << INSN_STACK},
+        3000, true);
+}
+
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences},
            {"single instructions, through the window and native", window_instructions},
@@ -362,4 +373,5 @@ TEST_SUITE(differential64, {"single 64-bit instructions, translated and native",
            {"64-bit sequences with branches, translated and native", sequences64},
            {"single 64-bit instructions, through the window and native", window_instructions64},
            {"64-bit sequences with branches, through the window and native", window_sequences64},
+           {"64-bit sequences of R12 to R15, through the window and native", window_registers64},
            {"64-bit sequences at another address, moved and translated anew", moved64})
