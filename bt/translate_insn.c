@@ -6,7 +6,11 @@
 
 #include <Zydis/Zydis.h>
 
-#define TEMP_HIGH R12 /* stands in for AH..BH where REX forbids them */
+/* Stands in for AH..BH where REX forbids them; r12 may do so for RSP, the other operand. */
+static unsigned temp_high(const struct insn *in)
+{
+    return in->mem.present ? R12 : R10;
+}
 
 /* ---- which instructions run on the host ---- */
 
@@ -89,11 +93,11 @@ static struct fields host_fields(const struct builder *b, bool conflict)
                        .high_reg = in->reg.cls == REGCLASS_GPR8H,
                        .high_rm = in->rm.cls == REGCLASS_GPR8H};
     if (conflict && f.high_reg) {
-        f.reg = TEMP_HIGH;
+        f.reg = temp_high(in);
         f.high_reg = false;
     }
     if (conflict && f.high_rm) {
-        f.rm_register = TEMP_HIGH;
+        f.rm_register = temp_high(in);
         f.high_rm = false;
     }
     return f;
@@ -422,7 +426,7 @@ static void emit_reencoded(struct builder *b, struct rm rm)
     struct fields f = host_fields(b, conflict);
     unsigned high = conflict ? host_gpr(b, high_operand(in)->num) : 0;
     if (conflict)
-        asm_rorx(&b->a, true, TEMP_HIGH, high, 8);
+        asm_rorx(&b->a, true, temp_high(in), high, 8);
     stand_in_load(b, &in->reg, f.reg);
     if (!in_place)
         stand_in_load(b, &in->rm, f.rm_register);
@@ -447,7 +451,7 @@ static void emit_reencoded(struct builder *b, struct rm rm)
         stand_in_store(b, &in->reg, f.reg);
     if (conflict && high_operand(in)->write) {
         asm_rorx(&b->a, true, high, high, 8);
-        asm_op(&b->a, OP_MOV8 | OP_BYTE_REG, high, rm_reg(TEMP_HIGH), 0);
+        asm_op(&b->a, OP_MOV8 | OP_BYTE_REG, high, rm_reg(temp_high(in)), 0);
         asm_rorx(&b->a, true, high, high, 56);
     }
 }
