@@ -68,10 +68,10 @@ static void leave_for_tables(struct bt_vcpu *v, ucontext_t *uc, const struct bt_
 }
 
 /* A page fault in the window of 32-bit code. */
-static enum bt_window_action flat_fault(struct bt_vcpu *v, const siginfo_t *info, const ucontext_t *uc)
+static enum bt_window_action flat_fault(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info,
+                                        const ucontext_t *uc)
 {
     uint64_t gva;
-    enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
     if (uc->uc_mcontext.gregs[REG_TRAPNO] != TRAP_PAGE_FAULT ||
         !mmu_window_holds(&v->cpu.mmu, kind, (uintptr_t)info->si_addr, &gva))
         return BT_WINDOW_NOT;
@@ -85,9 +85,13 @@ static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
     if (!r->window)
         return false;
     bool wide = (v->cache->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
-    switch (wide ? bt_fault_in_region(v, info, uc) : flat_fault(v, info, uc)) {
-    case BT_WINDOW_NOT:
+    enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
+    enum bt_window_action action = wide ? bt_fault_in_region(v, kind, info, uc) : flat_fault(v, kind, info, uc);
+    if (action == BT_WINDOW_NOT)
         return false;
+    bt_window_signal(v, kind);
+    switch (action) {
+    case BT_WINDOW_NOT:
     case BT_WINDOW_RETRY:
         break;
     case BT_WINDOW_FAULT:

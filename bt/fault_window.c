@@ -65,9 +65,9 @@ static bool decode_operand(const uint8_t *p, struct host_operand *o)
 }
 
 /* What the table holds for an address. False: its page is not there. */
-static bool region_entry(enum mmu_window_kind kind, const uint64_t *regions, uint64_t gva, uint64_t *entry)
+static bool region_entry(const uint64_t *regions, uint64_t gva, uint64_t *entry)
 {
-    if (!mmu_canonical(gva) || (kind == MMU_WINDOW_USER && gva >> 63))
+    if (!mmu_canonical(gva))
         return false;
     *entry = regions[gva >> MMU_REGION_SHIFT];
     return true;
@@ -91,10 +91,10 @@ static void set_stack_entry(greg_t *g, uint64_t entry)
     g[REG_R15] = (greg_t)(2 * MMU_REGION_BIAS - entry);
 }
 
-static void refresh_stack(enum mmu_window_kind kind, const uint64_t *regions, greg_t *g)
+static void refresh_stack(const uint64_t *regions, greg_t *g)
 {
     uint64_t sp = stack_pointer(g), entry = mmu_region_nowhere(sp);
-    region_entry(kind, regions, sp, &entry);
+    region_entry(regions, sp, &entry);
     set_stack_entry(g, entry);
 }
 
@@ -135,11 +135,11 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
     bool page_fault = g[REG_TRAPNO] == TRAP_PAGE_FAULT;
     uintptr_t met = (uintptr_t)info->si_addr;
     if (page_fault && mmu_regions_hold(w->regions, met))
-        return BT_WINDOW_DETOUR; /* the address is not canonical, or the kernel's half in user code */
+        return BT_WINDOW_DETOUR; /* the address is not canonical */
     if (!decode_access(g, &a))
         return BT_WINDOW_NOT;
     uint64_t gva = a.base + (uint64_t)(int64_t)a.disp + MMU_REGION_BIAS;
-    if (!region_entry(kind, w->regions, a.base, &entry))
+    if (!region_entry(w->regions, a.base, &entry))
         return BT_WINDOW_DETOUR;
     if (entry != a.entry) {
         set_entry(g, &a, entry);
@@ -158,11 +158,11 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
     return bt_window_take_region(v, kind, gva);
 }
 
-enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc)
+enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info,
+                                         ucontext_t *uc)
 {
     enum { TRAP_STACK = VECTOR_SS, TRAP_PROTECTION = VECTOR_GP };
     greg_t *g = uc->uc_mcontext.gregs, trap = g[REG_TRAPNO];
-    enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
     const uint64_t *regions = v->cpu.mmu.window[kind].regions;
     if (!regions || (trap != TRAP_PAGE_FAULT && trap != TRAP_STACK && trap != TRAP_PROTECTION))
         return BT_WINDOW_NOT;
@@ -172,13 +172,13 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, const siginfo_t *inf
     if (action == BT_WINDOW_NOT)
         return action;
     if (action == BT_WINDOW_RETRY && decode_access(g, &a)) {
-        if (region_entry(kind, regions, a.base, &entry))
+        if (region_entry(regions, a.base, &entry))
             set_entry(g, &a, entry);
         /* r11 may be kept for an access to come, by a register that nobody knows here */
         if (a.operand.stack && releases != v->cpu.mmu.window[kind].releases)
             action = BT_WINDOW_DETOUR;
     }
-    refresh_stack(kind, regions, g); /* slots may belong to other regions now */
+    refresh_stack(regions, g); /* slots may belong to other regions now */
     return action;
 }
 
@@ -202,7 +202,7 @@ bool bt_fault_in_stack_region(struct bt_vcpu *v, const siginfo_t *info, ucontext
         const uint64_t *regions = v->cpu.mmu.window[kind].regions;
         if (!mmu_regions_hold(regions, (uintptr_t)info->si_addr) || !is_stack_load(at, regions))
             continue;
-        v->stats.host_signals++;
+        bt_window_signal(v, (enum mmu_window_kind)kind);
         g[REG_R15] = (greg_t)mmu_region_nowhere((uint64_t)g[REG_R15] << MMU_REGION_SHIFT);
         g[REG_RIP] += STACK_LOAD_BYTES;
         return true;

@@ -217,6 +217,14 @@ static void end_soon(struct bt_vcpu *v, enum mmu_window_kind kind)
     cpu_raise(&v->cpu, CPU_EVENT_CODE);
 }
 
+void bt_window_signal(struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    struct bt_window *w = &v->window[kind];
+    v->stats.host_signals++;
+    if (++w->signals % FAULTS_BETWEEN_CHECKS == 0 && w->active && v->options.window == WINDOW_AUTO && !pays(v, kind))
+        end_soon(v, kind);
+}
+
 /* A page that is not for this window. A kernel whose pages are not global (page-table isolation) has few others. */
 static enum bt_window_action refused(struct bt_vcpu *v, enum mmu_window_kind kind)
 {
@@ -235,17 +243,12 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
 {
     struct bt_window *w = &v->window[kind];
     struct mmu_fault fault;
-    v->stats.host_signals++;
     bool wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
     if (!w->active) /* it has just been given up */
         return BT_WINDOW_DETOUR;
     if (!wide && gva != (uint32_t)gva) { /* the address wraps at 4 GiB, or the access does */
         v->stats.window_detours++;
         return BT_WINDOW_DETOUR_ALWAYS;
-    }
-    if (++w->signals % FAULTS_BETWEEN_CHECKS == 0 && !pays(v, kind) && v->options.window == WINDOW_AUTO) {
-        end_soon(v, kind);
-        return BT_WINDOW_DETOUR;
     }
     unsigned access = cpu_access_rights(&v->cpu) | (write ? MMU_WRITE : MMU_READ);
     switch (mmu_window_fill(&v->cpu.mmu, kind, gva, access, &fault)) {
@@ -268,8 +271,6 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
 
 enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva)
 {
-    v->stats.host_signals++;
-    v->window[kind].signals++;
     if (!v->window[kind].active)
         return BT_WINDOW_DETOUR;
     switch (mmu_window_take_region(&v->cpu.mmu, kind, gva, cpu_access_rights(&v->cpu))) {

@@ -39,6 +39,8 @@ void bt_window_give_up(struct bt_vcpu *v);
 void bt_window_sample(struct bt_vcpu *v);
 /* The timer's event. */
 void bt_window_timer(struct bt_vcpu *v);
+/* A host signal was code's of the window, whatever came of it: too many of them end the window. In a signal handler. */
+void bt_window_signal(struct bt_vcpu *v, enum mmu_window_kind kind);
 /* A host page fault at a window's address. In a signal handler, called for translated code only. */
 enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write);
 /* 64-bit code met a region without a slot. In a signal handler, too. */

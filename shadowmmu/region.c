@@ -74,12 +74,12 @@ void mmu_regions_destroy(uint64_t *table)
     pthread_mutex_unlock(&pool.lock);
 }
 
-uint64_t *mmu_regions_create(bool upper_half)
+uint64_t *mmu_regions_create(void)
 {
     uint64_t *table = (uint64_t *)(void *)take();
     if (!table)
         return NULL;
-    if (open_half((uint8_t *)table) && (!upper_half || open_half(upper(table))))
+    if (open_half((uint8_t *)table) && open_half(upper(table)))
         return table;
     mmu_regions_destroy(table);
     return NULL;

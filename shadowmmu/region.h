@@ -21,8 +21,8 @@
 enum { MMU_REGION_SHIFT = 32, MMU_REGION_BIAS = 32 };
 #define MMU_REGION_NONE ((1ull << 62) + MMU_REGION_BIAS)
 
-/* A table without slots. upper_half: for addresses from 2^63 on, too. NULL when there is no address space. */
-uint64_t *mmu_regions_create(bool upper_half);
+/* A table without slots. NULL when there is no address space. */
+uint64_t *mmu_regions_create(void);
 void mmu_regions_destroy(uint64_t *table);
 
 /* Is the host address in the table, pages without access included? */

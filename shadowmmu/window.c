@@ -66,10 +66,10 @@ static void slot_release(struct mmu_window *w, unsigned slot)
     w->releases++;
 }
 
-static void open_regions(struct mmu_window *w, enum mmu_window_kind kind)
+static void open_regions(struct mmu_window *w)
 {
     w->slot_of = reserve(REGIONS);
-    w->regions = w->slot_of ? mmu_regions_create(kind == MMU_WINDOW_SUPERVISOR) : NULL;
+    w->regions = w->slot_of ? mmu_regions_create() : NULL;
     if (w->regions)
         slot_give(w, 0, 0);
 }
@@ -91,7 +91,7 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
     *w = (struct mmu_window){.base = space + before_base(mmu), .rights = rights, .slot_count = slot_count(mmu)};
     w->slot[0].used = true;
     if (mmu->wide)
-        open_regions(w, kind);
+        open_regions(w);
     return true;
 }
 
@@ -333,8 +333,7 @@ enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_k
     struct mmu_fault ignored;
     if (walk_guest(mmu, gva, MMU_PROBE | e.access, &w, &ignored))
         return MMU_WINDOW_FAULT;
-    bool upper = kind == MMU_WINDOW_USER && gva >> 63; /* where systems have no user code */
-    if (upper || !belongs(&e, &w) || !mappable(mmu, memory_page(mmu->mem, gpa_gfn(w.addr)).read))
+    if (!belongs(&e, &w) || !mappable(mmu, memory_page(mmu->mem, gpa_gfn(w.addr)).read))
         return MMU_WINDOW_TABLE;
     take_region(mmu, e.window, gva);
     e.window->cycles += __builtin_ia32_rdtsc() - began;

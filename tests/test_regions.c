@@ -34,7 +34,7 @@ static void region_tables(void)
     static const uint32_t entries[] = {0, 1, 0x5555, 0x7fff, 0xffff8000, 0xffff8881, 0xffffffff};
     uint64_t *table[TABLES], slot = 0x7f1200000000;
     for (unsigned i = 0; i < TABLES; i++) {
-        table[i] = mmu_regions_create(true);
+        table[i] = mmu_regions_create();
         if (!table[i]) {
             test_skip("no address space for region tables here");
             return;
@@ -159,6 +159,27 @@ static void local_pages(void)
         CU_ASSERT_PTR_NOT_NULL(seen(&w, gva));
         mmu_set_cr3(&w.mmu, 0x100000);
         CU_ASSERT_PTR_NULL(seen(&w, gva));
+    }
+    close_world(&w);
+}
+
+/* A guest kernel below a hypervisor is user code in the upper half. */
+static void user_code_in_the_upper_half(void)
+{
+    enum { US = 4 };
+    struct world w;
+    struct mmu_fault fault;
+    CU_ASSERT_FATAL(open_world(&w, true));
+    *word(&w, 0x100000 + 256 * 8) = *word(&w, 0x100000);
+    for (uint64_t at = 0x100000; at < 0x104000; at += 8)
+        *word(&w, at) |= *word(&w, at) ? US : 0;
+    if (mmu_window_open(&w.mmu, MMU_WINDOW_USER) && w.mmu.window[MMU_WINDOW_USER].regions) {
+        uint64_t gva = 0xffff800300000000 + 2 * PAGE_SIZE;
+        CU_ASSERT_EQUAL(mmu_window_take_region(&w.mmu, MMU_WINDOW_USER, gva, 0), MMU_WINDOW_OK);
+        CU_ASSERT_EQUAL(mmu_window_fill(&w.mmu, MMU_WINDOW_USER, gva, MMU_WRITE, &fault), MMU_WINDOW_OK);
+        uint64_t entry = w.mmu.window[MMU_WINDOW_USER].regions[gva >> 32];
+        *(uint64_t *)(uintptr_t)(gva + entry - MMU_REGION_BIAS) = 77;
+        CU_ASSERT_EQUAL(*word(&w, 0x202000), 77);
     }
     close_world(&w);
 }
@@ -562,4 +583,5 @@ static void verifier_refuses(void)
 TEST_SUITE(regions, {"region tables lead nowhere but to slots", region_tables},
            {"regions share slots, global pages outlive CR3", slots},
            {"pages that are not global go with CR3", local_pages},
+           {"user code in the upper half", user_code_in_the_upper_half},
            {"the verifier takes the safe forms", verifier_takes}, {"and nothing that is nearly so", verifier_refuses})
