@@ -394,7 +394,7 @@ static void emit_block(struct builder *b)
     b->in = &b->insns[0];
     b->eflags_valid = true;
     b->image_valid = false;
-    b->region_base = 0;
+    window_begin(b);
     held_plan(b);
     b->in = &b->insns[0];
     emit_entry(b);

@@ -95,7 +95,8 @@ struct builder {
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
     struct held held;
-    uint8_t region_base; /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
+    uint8_t region_base;  /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
+    uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (the same) */
 };
 
 /* translate.c */
@@ -153,7 +154,8 @@ static inline uint32_t wide_op(const struct builder *b)
 {
     return b->wide ? OP_W : 0;
 }
-/* The offset (effective address) of the current instruction's operand into reg, truncated to the address size. */
+/* The offset (effective address) of the current instruction's operand into reg, truncated to the address size, or for
+ * LEA with a smaller operand size perhaps to that. */
 void memory_offset(struct builder *b, unsigned reg);
 /* Emits address, check and table load for the ModRM operand, then op, then the cold part. size 0: insn's own. */
 void memory_operand(struct builder *b, unsigned size, bool read, bool write, void (*op)(struct builder *, struct rm));
@@ -218,7 +220,8 @@ bool window_pushes(const struct builder *b);
 void window_push(struct builder *b, unsigned host);
 void window_push_imm(struct builder *b, int32_t value);
 void window_pop(struct builder *b, unsigned host);
-/* Behind each instruction: what is known of regions. */
+/* Before the block, and behind each instruction: what is known of regions. */
+void window_begin(struct builder *b);
 void window_after_insn(struct builder *b);
 /* The number of an address's page to a register, 64-bit code; flag-free, r12 is lost. */
 void page_index(struct builder *b, unsigned to, unsigned address);

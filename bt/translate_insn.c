@@ -490,7 +490,8 @@ static void translate_lea(struct builder *b)
         return;
     }
     memory_offset(b, scratch);
-    if (in->opsize == 4 && in->addrsize == 8)
+    bool one_part = in->mem.index == GPR_NONE && (in->mem.base >= GPR_COUNT || in->mem.base == GPR_SP);
+    if (in->opsize == 4 && in->addrsize == 8 && one_part) /* else it is the low half already */
         asm_op(&b->a, OP_MOV, scratch, rm_reg(scratch), 0);
     if (to == NO_REG)
         gpr_store(b, in->reg.num, R10);

@@ -117,7 +117,8 @@ static void constant_address(struct builder *b, unsigned reg, uint64_t address)
 void memory_offset(struct builder *b, unsigned reg)
 {
     const struct insn_mem *m = &b->in->mem;
-    uint32_t wide = b->in->addrsize == 8 ? OP_W : 0;
+    bool low_half = b->in->mnemonic == ZYDIS_MNEMONIC_LEA && b->in->opsize == 4;
+    uint32_t wide = b->in->addrsize == 8 && !low_half ? OP_W : 0;
     if (m->base == GPR_IP) {
         constant_address(b, reg, b->eip_at[b->cur + 1] + (uint64_t)m->disp);
         return;

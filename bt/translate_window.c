@@ -135,6 +135,25 @@ static bool is_stack_operand(const struct builder *b, const struct insn *in)
            segment_is_flat(b, m->seg);
 }
 
+/* ---- the stack ---- */
+
+enum { DRIFT_MAX = 64 << 10, DRIFT_UNKNOWN = 1 << 30 };
+
+/* An access at RSP + disp, in its slot: it would fault in the guard. */
+static struct rm stack_rm(struct builder *b, int32_t disp)
+{
+    uint32_t away = (uint32_t)(disp < 0 ? -disp : disp);
+    if (away < b->stack_drift)
+        b->stack_drift = away;
+    return rm_stack(disp);
+}
+
+static void stack_drifts(struct builder *b, int64_t n)
+{
+    uint32_t by = (uint32_t)(n < 0 ? -n : n);
+    b->stack_drift = b->stack_drift + by < DRIFT_UNKNOWN ? b->stack_drift + by : DRIFT_UNKNOWN;
+}
+
 /* A constant address: its region's entry is at one, too. */
 static struct rm constant_rm(struct builder *b)
 {
@@ -158,7 +177,7 @@ static struct rm region_rm(struct builder *b)
     const struct insn_mem *m = &b->in->mem;
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
     if (is_stack_operand(b, b->in))
-        return rm_stack((int32_t)m->disp);
+        return stack_rm(b, (int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
         unsigned base = host_gpr(b, m->base);
         if (base == NO_REG && b->held.on)
@@ -187,6 +206,7 @@ static struct rm region_rm(struct builder *b)
 void window_set_stack(struct builder *b, unsigned host)
 {
     bt_emit_stack(&b->a, regions(b), RSP, host);
+    b->stack_drift = 0;
 }
 
 bool window_stack_offset(struct builder *b, unsigned reg)
@@ -198,10 +218,11 @@ bool window_stack_offset(struct builder *b, unsigned reg)
     return true;
 }
 
+enum { LITTLE = 4096 };
+
 /* RSP plus or minus a small constant, or aligned downwards. */
 static bool moves_stack_a_little(const struct insn *in)
 {
-    enum { LITTLE = 4096 };
     int64_t n = (int64_t)in->imm;
     if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
         return in->opsize == 8 && in->addrsize == 8 && in->mem.base == GPR_SP && in->mem.index == GPR_NONE &&
@@ -213,7 +234,7 @@ static bool moves_stack_a_little(const struct insn *in)
     return (in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB) && n >= -LITTLE && n <= LITTLE;
 }
 
-/* Does the rest of the block touch the stack near RSP, or set r15, before control can go anywhere else? */
+/* Does the rest of the block touch the stack near RSP, or look it up, before control can go anywhere else? */
 static bool stack_is_touched(const struct builder *b)
 {
     for (unsigned i = b->cur + 1; i < b->count; i++) {
@@ -245,6 +266,7 @@ static void step_stack(struct builder *b, int32_t n, bool wants_flags)
     const struct insn *in = b->in;
     if (wants_flags)
         bt_emit_stack_pointer(&b->a, R10, 0);
+    stack_drifts(b, n);
     asm_op(&b->a, OP_LEA | OP_W, RSP, rm_mem(RSP, n), 0);
     if (wants_flags)
         asm_group1_imm(&b->a, true, in->mnemonic == ZYDIS_MNEMONIC_ADD ? GROUP1_ADD : GROUP1_SUB, rm_reg(R10),
@@ -277,11 +299,14 @@ bool window_moves_stack(struct builder *b)
         bt_emit_stack_pointer(&b->a, other, 0);
     if (other != NO_REG)
         return true;
-    if (!(in->gpr_write >> GPR_SP & 1) || !moves_stack_a_little(in) || !stack_is_touched(b))
+    if (!(in->gpr_write >> GPR_SP & 1) || !moves_stack_a_little(in))
+        return false;
+    if (b->stack_drift + LITTLE > DRIFT_MAX && !stack_is_touched(b))
         return false;
     if (in->mnemonic == ZYDIS_MNEMONIC_AND) {
         if (wants_flags)
             return false;
+        stack_drifts(b, LITTLE);
         flags_prepare(b);
         asm_group1_imm(&b->a, true, GROUP1_AND, rm_reg(RSP), (int32_t)in->imm);
         flags_after(b);
@@ -304,6 +329,8 @@ static bool keeps_r11(const struct builder *b)
     const struct insn *in = b->in;
     if (b->way[b->cur] == WAY_CONTROL)
         return jcc_goes_on(b, in);
+    if (b->way[b->cur] == WAY_STACK)
+        return window_pushes(b) && !in->mem.present && in->mnemonic != ZYDIS_MNEMONIC_LEAVE && in->cls != INSN_SEGMENT;
     if (b->way[b->cur] != WAY_PLAIN || in->vvvv.cls == REGCLASS_GPR || in->mnemonic == ZYDIS_MNEMONIC_DIV ||
         in->mnemonic == ZYDIS_MNEMONIC_IDIV)
         return false;
@@ -322,10 +349,18 @@ static void follow_region(struct builder *b)
             b->region_base = 0;
 }
 
+void window_begin(struct builder *b)
+{
+    b->region_base = 0;
+    b->stack_drift = DRIFT_UNKNOWN;
+}
+
 void window_after_insn(struct builder *b)
 {
     if (has_regions(b))
         follow_region(b);
+    if (b->way[b->cur] == WAY_C) /* glue has looked it up */
+        b->stack_drift = 0;
 }
 
 /* ---- operands ---- */
@@ -348,7 +383,7 @@ void window_operand(struct builder *b, void (*op)(struct builder *, struct rm))
 void window_stack(struct builder *b, int delta, void (*op)(struct builder *, struct rm))
 {
     record_access(b);
-    op(b, b->wide ? rm_stack(delta) : rm_window_gs(host_gpr(b, GPR_SP), NO_REG, 1, delta));
+    op(b, b->wide ? stack_rm(b, delta) : rm_window_gs(host_gpr(b, GPR_SP), NO_REG, 1, delta));
 }
 
 bool window_pushes(const struct builder *b)
@@ -360,18 +395,21 @@ void window_push(struct builder *b, unsigned host)
 {
     record_access(b);
     asm_push(&b->a, host);
+    b->stack_drift = 0;
 }
 
 void window_push_imm(struct builder *b, int32_t value)
 {
     record_access(b);
     asm_push_imm32(&b->a, value);
+    b->stack_drift = 0;
 }
 
 void window_pop(struct builder *b, unsigned host)
 {
     record_access(b);
     asm_pop(&b->a, host);
+    b->stack_drift = 0;
 }
 
 void window_done_without(struct builder *b)
