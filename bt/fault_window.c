@@ -17,18 +17,19 @@
 static const uint8_t context_index[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
-/* [base + index + disp], or [RSP + disp]: `push` says -8 for that, `pop` 0 */
+/* [base + index + disp], or [RSP + disp]: `push` says -8 for that, `pop` 0; or [RSP + index << shift + disp] */
 struct host_operand {
     bool stack;
-    unsigned base, index;
+    unsigned base, index, shift;
     int32_t disp;
 };
+enum { NO_INDEX = RSP };
 
 /* push and pop of a register, push of a constant. p: behind prefixes. */
 static bool decode_push(const uint8_t *p, struct host_operand *o)
 {
     bool pushes = (*p & 0xf8) == 0x50 || *p == 0x68, pops = (*p & 0xf8) == 0x58;
-    *o = (struct host_operand){.stack = true, .disp = pushes ? -8 : 0};
+    *o = (struct host_operand){.stack = true, .index = NO_INDEX, .disp = pushes ? -8 : 0};
     return pushes || pops;
 }
 
@@ -52,11 +53,12 @@ static bool decode_operand(const uint8_t *p, struct host_operand *o)
             p += *p == 0x38 || *p == 0x3a ? 2 : 1;
     }
     unsigned mod = p[0] >> 6, sib = p[1];
-    if ((p[0] & 7) != 4 || mod == 0 || mod == 3 || sib >> 6)
+    if ((p[0] & 7) != 4 || mod == 0 || mod == 3)
         return false;
     o->base = (sib & 7) | b << 3;
     o->index = (sib >> 3 & 7) | x << 3;
-    o->stack = o->base == RSP && o->index == RSP; /* the latter: none */
+    o->shift = sib >> 6;
+    o->stack = o->base == RSP;
     if (mod == 1)
         o->disp = (int8_t)p[2];
     else
@@ -104,18 +106,20 @@ struct access {
     struct host_operand operand;
     uint64_t base;  /* the guest's address, which says what region it is */
     uint64_t entry; /* the one that it was made with */
-    int32_t disp;   /* the host's address is base + entry + disp */
+    int64_t disp;   /* the host's address is base + entry + disp */
 };
 
 /* False: it is no access through a window. */
 static bool decode_access(const greg_t *g, struct access *a)
 {
     struct host_operand *o = &a->operand;
-    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o) || (!o->stack && o->index != R11))
+    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o) || (!o->stack && (o->index != R11 || o->shift)))
         return false;
     a->base = o->stack ? stack_pointer(g) : (uint64_t)g[context_index[o->base]];
     a->entry = o->stack ? stack_entry(g) : (uint64_t)g[REG_R11];
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
+    if (o->stack && o->index != NO_INDEX)
+        a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
     return true;
 }
 
@@ -125,6 +129,22 @@ static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
         set_stack_entry(g, entry);
     else
         g[REG_R11] = (greg_t)entry;
+}
+
+/* The access by another register's region, or an older entry of its own, is at fault: set it right. One that does not
+ * stop belongs to the tables: an array that goes on in the next region. */
+static enum bt_window_action set_right(struct bt_vcpu *v, greg_t *g, const struct access *a, uint64_t entry)
+{
+    enum { STRAYS_MAX = 64 };
+    uintptr_t at = (uintptr_t)g[REG_RIP];
+    struct bt_window_stray *s = &v->stray[at / 8 % BT_STRAYS];
+    set_entry(g, a, entry);
+    if (s->at != at)
+        *s = (struct bt_window_stray){.at = at};
+    if (a->operand.stack || a->operand.base != R10 || ++s->count < STRAYS_MAX)
+        return BT_WINDOW_RETRY;
+    s->at = 0;
+    return BT_WINDOW_DETOUR_ALWAYS;
 }
 
 static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info, greg_t *g)
@@ -138,17 +158,15 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
         return BT_WINDOW_DETOUR; /* the address is not canonical */
     if (!decode_access(g, &a))
         return BT_WINDOW_NOT;
-    uint64_t gva = a.base + (uint64_t)(int64_t)a.disp + MMU_REGION_BIAS;
+    uint64_t gva = a.base + (uint64_t)a.disp + MMU_REGION_BIAS;
     if (!region_entry(w->regions, a.base, &entry))
         return BT_WINDOW_DETOUR;
-    if (entry != a.entry) {
-        set_entry(g, &a, entry);
-        return BT_WINDOW_RETRY;
-    }
+    if (entry != a.entry)
+        return set_right(v, g, &a, entry);
     if (page_fault && !mmu_window_owns(&v->cpu.mmu, kind, met))
         return BT_WINDOW_NOT;
     if (page_fault)
-        gva += met - (a.base + entry + (uint64_t)(int64_t)a.disp);
+        gva += met - (a.base + entry + (uint64_t)a.disp);
     else if (entry != MMU_REGION_NONE)
         return BT_WINDOW_NOT; /* an operand that must be aligned */
     if ((gva ^ a.base) >> MMU_REGION_SHIFT)

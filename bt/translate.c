@@ -9,6 +9,7 @@
  *   translate_memory.c   the shadow-table access around a memory operand
  *   translate_group.c    one table look-up for several of them
  *   translate_window.c   the access by the host's page tables instead, for code that runs long
+ *   translate_narrow.c   what indices are known to be short
  *   translate_held.c     registers without one of the host's, for as long as a scratch register is free
  *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits

@@ -95,6 +95,7 @@ struct builder {
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
     struct held held;
+    uint16_t narrow;      /* guest registers that hold 32 bits, extended (translate_narrow.c) */
     uint8_t region_base;  /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
     uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (the same) */
 };
@@ -200,6 +201,9 @@ bool held_wants(const struct builder *b, unsigned guest);
  * value is needed; write: the instruction writes it. */
 enum { HELD_ANY = 1 << R10 | 1 << R11 | 1 << R12, HELD_BASE = 1 << R10 | 1 << R12 };
 unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsigned allowed);
+
+/* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
+void narrow_follow(struct builder *b);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);

@@ -182,6 +182,8 @@ static void store_all(struct builder *b)
 /* The host register gets another value. */
 static void vacate(struct builder *b, unsigned h)
 {
+    if (b->held.guest[h] != GPR_NONE)
+        b->narrow &= (uint16_t) ~(1u << b->held.guest[h]);
     b->held.guest[h] = GPR_NONE;
     if (h == H11 || b->region_base == host_of(h) + 1)
         b->region_base = 0;
@@ -289,6 +291,7 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
 {
     unsigned was = find(b, guest), h = was;
     if (h == HOSTS || !(allowed >> host_of(h) & 1)) {
+        uint16_t narrow = b->narrow & (uint16_t)(1u << guest);
         h = choose(b, guest, allowed);
         store(b, h);
         vacate(b, h);
@@ -297,6 +300,7 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
             b->held.dirty |= (uint8_t)((b->held.dirty >> was & 1) << h);
             b->held.dirty &= (uint8_t) ~(1u << was);
             vacate(b, was);
+            b->narrow |= narrow;
         } else if (load) {
             gpr_load(b, host_of(h), guest);
         }

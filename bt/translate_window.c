@@ -28,7 +28,17 @@
  * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
  * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
  * The next access by the same register, as long as that has the same value, finds r11 as it was.
- * An operand with an index, or a large displacement, is computed to r10 before. r11 is a value without a slot where the
+ * An operand with an index, or a large displacement, is computed to r10 before. Where one of the two registers is known
+ * to hold 32 bits (translate_narrow.c), the other one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
+ *
+ *     shrx r11, rbx, r15 ; mov r11, [regions + r11*8]
+ *     lea  r10, [rbx + rcx*8]
+ *     mov  eax, [r10 + r11 - 32]
+ *
+ * so that what rcx comes from is not followed by two loads but by one: in most loops rbx was there long before. The sum
+ * stays within the guards, so that the guess may be wrong, which is a host page fault; the handler sets r11 right, and
+ * an access that keeps being wrong becomes the tables'. Beside RSP such an index is part of the operand.
+ * r11 is a value without a slot where the
  * address's region has none: the access is then not canonical, a general-protection fault for the host, and
  * bt/fault_window.c gives the region a slot.
  *
@@ -172,8 +182,56 @@ static struct rm constant_rm(struct builder *b)
     return rm_region(R10, R11, -MMU_REGION_BIAS);
 }
 
+/* A guest register of an address, but not in r11. */
+static unsigned address_gpr(struct builder *b, unsigned guest)
+{
+    unsigned host = host_gpr(b, guest);
+    return host == NO_REG && b->held.on ? held_use(b, guest, true, false, HELD_BASE) : host;
+}
+
+static bool is_narrow(const struct builder *b, unsigned guest)
+{
+    return guest < GPR_COUNT && (b->narrow >> guest & 1);
+}
+
+/* An operand with an index that is known to be near: by the region of the other part of the address. */
+static bool indexed_rm(struct builder *b, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    unsigned base = m->base, index = m->index;
+    if (!is_narrow(b, index) && (m->scale != 1 || !is_narrow(b, base) || index == GPR_SP))
+        return false;
+    if (!is_narrow(b, index)) {
+        index = m->base;
+        base = m->index;
+    }
+    if (base == GPR_IP || (base == GPR_NONE && m->disp < 0)) /* that entry is not within a displacement */
+        return false;
+    unsigned by = address_gpr(b, index), from = base == GPR_NONE || base == GPR_SP ? NO_REG : address_gpr(b, base);
+    if (by == NO_REG || (from == NO_REG && base < GPR_COUNT && base != GPR_SP))
+        return false;
+    if (base == GPR_SP) {
+        *rm = rm_stack((int32_t)m->disp);
+        rm->index = (uint8_t)by;
+        rm->scale = m->scale;
+        return true;
+    }
+    if (from != NO_REG) {
+        near_rm(b, from, 0);
+    } else {
+        held_lose(b, R11);
+        asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)regions(b)), 0);
+        b->region_base = 0;
+    }
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
+    held_lose(b, R10);
+    *rm = rm_region(R10, R11, -MMU_REGION_BIAS);
+    return true;
+}
+
 static struct rm region_rm(struct builder *b)
 {
+    struct rm indexed;
     const struct insn_mem *m = &b->in->mem;
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
     if (is_stack_operand(b, b->in))
@@ -193,6 +251,8 @@ static struct rm region_rm(struct builder *b)
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
         return near_rm(b, R10, m->disp);
     }
+    if (flat && whole && indexed_rm(b, &indexed))
+        return indexed;
     memory_offset(b, R10);
     held_lose(b, R10);
     if (!flat) {
@@ -352,15 +412,18 @@ static void follow_region(struct builder *b)
 void window_begin(struct builder *b)
 {
     b->region_base = 0;
+    b->narrow = 0;
     b->stack_drift = DRIFT_UNKNOWN;
 }
 
 void window_after_insn(struct builder *b)
 {
-    if (has_regions(b))
-        follow_region(b);
     if (b->way[b->cur] == WAY_C) /* glue has looked it up */
         b->stack_drift = 0;
+    if (!has_regions(b))
+        return;
+    follow_region(b);
+    narrow_follow(b);
 }
 
 /* ---- operands ---- */

@@ -100,7 +100,13 @@ struct bt_window_refault {
     uint64_t gva;
 };
 
-enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8 };
+/* An instruction whose access met another region than it was made for, and how often. */
+struct bt_window_stray {
+    uintptr_t at; /* host address; 0: none */
+    unsigned count;
+};
+
+enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8, BT_STRAYS = 16 };
 enum { BT_PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT }; /* of BEXTR, for 48-bit addresses */
 
 struct bt_block;
@@ -159,6 +165,7 @@ struct bt_vcpu {
     bool no_regions;            /* there are no windows for 64-bit code */
     struct bt_window_watch watch;
     struct bt_window_refault refault;
+    struct bt_window_stray stray[BT_STRAYS];
     uintptr_t gs; /* the thread's GS base: that of a window, or not known yet */
     bool can_write_gs;
     /* The page of a device that was read and written last: as a TLB entry, it goes when the tables are flushed. */

@@ -59,7 +59,8 @@ void verify_window_end(struct verify_window *w)
 static void forget(struct verify_window *w)
 {
     w->index_of = w->region_of = X86_REG_INVALID;
-    w->r10_known = false;
+    w->r10_known = w->r10_near = false;
+    w->narrow = 0;
 }
 
 void verify_window_pass(struct verify_window *w)
@@ -92,9 +93,101 @@ const char *verify_window_before(struct verify_window *w, const cs_insn *i)
         w->drift = label - 1;
     if (label) {
         w->region_of = X86_REG_INVALID;
-        w->r10_known = false;
+        w->r10_known = w->r10_near = false;
+        w->narrow = 0;
     }
     return NULL;
+}
+
+/* ---- registers of 32 bits, extended (translate_narrow.c) ---- */
+
+static unsigned number_of(x86_reg r)
+{
+    unsigned i = 0;
+    while (i < 16 && names[i][0] != r)
+        i++;
+    return i;
+}
+
+static bool is_narrow(const struct verify_window *w, x86_reg r)
+{
+    unsigned i = number_of(r);
+    return i < 16 && (w->narrow >> i & 1);
+}
+
+static bool writes_32_bits(const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    switch (i->id) {
+    case X86_INS_MOV:
+    case X86_INS_MOVZX:
+    case X86_INS_MOVSX:
+    case X86_INS_LEA:
+    case X86_INS_ADD:
+    case X86_INS_SUB:
+    case X86_INS_AND:
+    case X86_INS_OR:
+    case X86_INS_XOR:
+    case X86_INS_INC:
+    case X86_INS_DEC:
+    case X86_INS_NEG:
+    case X86_INS_NOT:
+        return true;
+    case X86_INS_SHL:
+    case X86_INS_SHR:
+    case X86_INS_SAR:
+    case X86_INS_ROL:
+    case X86_INS_ROR:
+        return x->op_count == 2 && x->operands[1].type == X86_OP_IMM && (x->operands[1].imm & 31);
+    case X86_INS_IMUL:
+        return x->op_count > 1;
+    default:
+        return false;
+    }
+}
+
+/* Does the instruction make its first operand, a 64-bit register, one of those? */
+static bool extends(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86_op *from = &i->detail->x86.operands[1];
+    switch (i->id) {
+    case X86_INS_MOVZX:
+    case X86_INS_MOVSX:
+    case X86_INS_MOVSXD:
+        return true;
+    case X86_INS_MOV:
+    case X86_INS_MOVABS:
+        return (from->type == X86_OP_IMM && from->imm == (int32_t)from->imm) ||
+               (from->type == X86_OP_REG && is_narrow(w, from->reg));
+    case X86_INS_AND:
+        return from->type == X86_OP_IMM && from->imm >= 0;
+    case X86_INS_SHR:
+        return from->type == X86_OP_IMM && (from->imm & 63) >= 32;
+    default:
+        return false;
+    }
+}
+
+static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    if (!x->op_count || x->operands[0].type != X86_OP_REG || i->id == X86_INS_CMP || i->id == X86_INS_TEST)
+        return false;
+    return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
+}
+
+/* lea r10, [what r11 is the region's entry for, and something narrow] */
+static bool makes_near(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    if (i->id != X86_INS_LEA || x->operands[0].reg != X86_REG_R10 || i->detail->x86.addr_size != 8 ||
+        w->region_of == X86_REG_INVALID)
+        return false;
+    if (w->region_of == X86_REG_RIP)
+        return m->base == X86_REG_INVALID && is_narrow(w, m->index) && m->disp >= 0 && w->constant_region == 0;
+    return (m->base == w->region_of && is_narrow(w, m->index)) ||
+           (m->index == w->region_of && m->scale == 1 && is_narrow(w, m->base));
 }
 
 static bool register_operand(const cs_x86_op *op, x86_reg reg)
@@ -136,6 +229,8 @@ static bool is_region_operand(const struct verify_window *w, const x86_op_mem *m
 {
     if (m->index != X86_REG_R11 || m->scale != 1)
         return false;
+    if (m->base == X86_REG_R10 && w->r10_near)
+        return true;
     if (w->region_of == X86_REG_RIP)
         return m->base == X86_REG_R10 && w->r10_known && w->r10 >> MMU_REGION_SHIFT == w->constant_region;
     return w->region_of != X86_REG_INVALID && m->base == w->region_of;
@@ -154,9 +249,10 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
         return w->step == STEP_INDEX;
     if (is_region_operand(w, m))
         return true;
-    if (m->base != X86_REG_RSP || m->index != X86_REG_INVALID || w->step || w->drift > ACCESS_DRIFT)
+    bool indexed = m->index != X86_REG_INVALID;
+    if (m->base != X86_REG_RSP || (indexed && !is_narrow(w, m->index)) || w->step || w->drift > ACCESS_DRIFT)
         return false;
-    if (m->disp >= -NEAR_BYTES && m->disp <= NEAR_BYTES)
+    if (!indexed && m->disp >= -NEAR_BYTES && m->disp <= NEAR_BYTES)
         w->touch = (uint64_t)(m->disp < 0 ? -m->disp : m->disp) + ACCESS_BYTES;
     return true;
 }
@@ -276,8 +372,10 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
                        : DETOUR_DRIFT;
     bool falls_through = i->id != X86_INS_CALL && i->id != X86_INS_JMP && w->region_of != X86_REG_RIP;
     x86_reg kept = falls_through ? w->region_of : X86_REG_INVALID;
+    uint16_t narrow = falls_through ? w->narrow : 0;
     forget(w);
     w->region_of = kept;
+    w->narrow = narrow;
     return NULL;
 }
 
@@ -297,6 +395,10 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
             w->drift = moved(w, i);
         if (r == w->region_of || (r == X86_REG_R11 && !sets_r11))
             w->region_of = X86_REG_INVALID;
+        if (number_of(r) < 16)
+            w->narrow &= (uint16_t) ~(1u << number_of(r));
+        if (r == X86_REG_R10 || (r == X86_REG_R11))
+            w->r10_near = false;
         if (r == X86_REG_R10) {
             bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
             w->r10_known = constant && whole(x->operands[0].reg) == X86_REG_R10;
@@ -335,7 +437,11 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
         if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem))
             w->region_of = X86_REG_INVALID;
     x86_reg index_of = w->index_of;
+    bool narrow = makes_narrow(w, i), near = makes_near(w, i);
     const char *bad = after_writes(w, h, i, entry || constant, stack || stack_set);
+    if (narrow && number_of(whole(x->operands[0].reg)) < 16)
+        w->narrow |= (uint16_t)(1u << number_of(whole(x->operands[0].reg)));
+    w->r10_near |= near;
     w->step = step;
     w->called = false;
     w->index_of = index ? from : X86_REG_INVALID;

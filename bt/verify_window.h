@@ -5,12 +5,14 @@
  *   mov r11, [regions + d]                          of the region of a constant in r10
  *   [X + r11 + d]                                   with X and r11 as they were then, and no label between; that of a
  *                                                   constant once
+ *   lea r10, [X + Y*s + d] ; [r10 + r11 + d]        the same, when Y was last written as 32 bits, extended; the
+ *                                                   constant may be d
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
  *                                                   likewise, then a call of the glue, then
  *   mov rsp, [window_rsp]                           which glue has set, as r15
- *   [rsp + d], push and pop of a register, push of a constant
+ *   [rsp + d], [rsp + Y*s + d], push and pop of a register, push of a constant
  *                                                   while RSP cannot have gone far from its region's slot
  *   lea any, [rsp + r15 + d]                        the guest's RSP
  *
@@ -46,6 +48,8 @@ struct verify_window {
     uint32_t constant_region;
     bool called; /* the instruction before was a call */
     bool r10_known;
+    bool r10_near;   /* r10 is the register that r11 is the region's entry for, or the constant, and 32 bits, scaled */
+    uint16_t narrow; /* by index in names[]: registers of 32 bits, extended */
     uint64_t r10;
     enum verify_window_step step; /* how far a sequence has come that RSP and r15 are in */
     x86_reg stack_of;             /* the register that it begins with */

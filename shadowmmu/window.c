@@ -20,7 +20,7 @@ enum {
 #define CR4_SMAP_BIT (1u << 21)
 #define CR4_PGE_BIT (1u << 7)
 static const uint64_t REGION_SIZE = 4ull << 30;
-static const uint64_t SLOT_STRIDE = 8ull << 30; /* a slot and the guard between two */
+static const uint64_t SLOT_STRIDE = 128ull << 30; /* a slot and the guard between two */
 
 static unsigned slot_count(const struct mmu *mmu)
 {
@@ -30,12 +30,12 @@ static unsigned slot_count(const struct mmu *mmu)
 /* The slots lie downwards from slot 0, behind which is the wide guard. This is what lies before it. */
 static uint64_t before_base(const struct mmu *mmu)
 {
-    return mmu->wide ? (MMU_WINDOW_SLOTS - 1) * SLOT_STRIDE + REGION_SIZE : MMU_WINDOW_BELOW;
+    return mmu->wide ? (MMU_WINDOW_SLOTS - 1) * SLOT_STRIDE + MMU_WINDOW_GUARD : MMU_WINDOW_BELOW;
 }
 
 static uint64_t window_size(const struct mmu *mmu)
 {
-    return before_base(mmu) + REGION_SIZE + MMU_WINDOW_ABOVE;
+    return before_base(mmu) + REGION_SIZE + (mmu->wide ? MMU_WINDOW_GUARD : MMU_WINDOW_ABOVE);
 }
 
 static uint8_t *slot_base(const struct mmu_window *w, unsigned slot)

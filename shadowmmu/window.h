@@ -7,9 +7,9 @@
  * mmu_window_fill. A page costs several microseconds to enter and to remove where a table entry costs a tenth of one,
  * so that windows are for code that stays in one address space for a while (bt/window.h decides).
  *
- * The window of a CPU with long mode has several such ranges, *slots*, each with 4 GiB of guard before and behind. Slot
- * 0 is for addresses below 4 GiB, which is all that 32-bit code sees; the others are given to the regions (4 GiB of
- * addresses each) that 64-bit code uses, and region tables (shadowmmu/region.h) tell which.
+ * The window of a CPU with long mode has several such ranges, *slots*, each with 60 GiB of guard before and behind.
+ * Slot 0 is for addresses below 4 GiB, which is all that 32-bit code sees; the others are given to the regions (4 GiB
+ * of addresses each) that 64-bit code uses, and region tables (shadowmmu/region.h) tell which.
  *
  * There are two windows. The user window holds pages that user code may touch, until the address space is flushed. The
  * supervisor window holds global pages (all pages while paging is off), so that it outlives the loads of CR3; where
@@ -32,6 +32,9 @@ void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind);
  * by up to 8, with a displacement of 2 GiB upwards or little downwards ends here. */
 enum { MMU_WINDOW_BELOW = 32 << 20 };
 #define MMU_WINDOW_ABOVE (30ull << 30)
+/* The same before and behind each slot. Where 64-bit code says the region itself, an index of 32 bits, scaled, and a
+ * displacement lead up to 18 GiB down or 34 up from it; what it takes for the region may be as far off. */
+#define MMU_WINDOW_GUARD (60ull << 30)
 
 /* Is the host address inside the window that 32-bit code sees, or its guards? Then *gva is the guest's; in a guard it
  * is 4 GiB or more. */

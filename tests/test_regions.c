@@ -276,8 +276,20 @@ static void leave_for_c(struct bench *b)
     asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->host_rsp), 0);
 }
 
+/* lea r10, [from + by*scale + 8] ; mov rcx, [r10 + r11 - 32] */
+static void indexed(struct bench *b, unsigned from, unsigned by, unsigned scale)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, (uint8_t)scale, 8), 0);
+    load(b, rm_region(R10, R11, -MMU_REGION_BIAS));
+}
+static void extend(struct bench *b, unsigned reg)
+{
+    asm_op(&b->a, 0x63 | OP_W, reg, rm_reg(reg), 0); /* movsxd */
+}
+
 static void verifier_takes(void)
 {
+    struct rm rm;
     struct bench b = {0};
     if (!open_bench(&b)) {
         test_skip("no windows for 64-bit code here");
@@ -310,6 +322,24 @@ static void verifier_takes(void)
     asm_op(&b.a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b.cpu)->window_rsp), 0);
     load(&b, rm_stack(0));
     CU_ASSERT(good(&b));
+    begin(&b); /* indices of 32 bits */
+    extend(&b, RDX);
+    region(&b, RBX);
+    indexed(&b, RBX, RDX, 8);
+    asm_op(&b.a, OP_MOV, RSI, rm_reg(RDI), 0);
+    load(&b, rm_region(RBX, R11, -MMU_REGION_BIAS));
+    indexed(&b, RBX, RSI, 4);
+    indexed(&b, RSI, RBX, 1);
+    rm = rm_stack(0x20);
+    rm.index = RSI;
+    rm.scale = 8;
+    load(&b, rm);
+    CU_ASSERT(good(&b));
+    begin(&b);
+    asm_op(&b.a, OP_MOVZX8, RDX, rm_reg(RBX), 0);
+    asm_op(&b.a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)table_of(&b)), 0);
+    indexed(&b, NO_REG, RDX, 4);
+    CU_ASSERT(good(&b));
     for (unsigned i = 0; i < 3000; i++) { /* they touch the stack as they go */
         if (i % 80 == 0)
             begin(&b);
@@ -320,6 +350,74 @@ static void verifier_takes(void)
     close_bench(&b);
 }
 
+static void wide_index(struct bench *b)
+{
+    region(b, RBX);
+    indexed(b, RBX, RDX, 8);
+}
+static void index_widened(struct bench *b)
+{
+    extend(b, RDX);
+    region(b, RBX);
+    add_imm(b, RDX, 8);
+    indexed(b, RBX, RDX, 1);
+}
+static void index_by_cl(struct bench *b)
+{
+    asm_op(&b->a, 0xd3, 4, rm_reg(RDX), 0); /* shl edx, cl */
+    region(b, RBX);
+    indexed(b, RBX, RDX, 1);
+}
+static void narrow_both(struct bench *b)
+{
+    extend(b, RDX);
+    region(b, RBX);
+    indexed(b, RDX, RDX, 8);
+}
+static void scaled_base(struct bench *b)
+{
+    extend(b, RDX);
+    region(b, RBX);
+    indexed(b, RDX, RBX, 2);
+}
+static void indexed_then_moved(struct bench *b)
+{
+    extend(b, RDX);
+    region(b, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 8, 0), 0);
+    add_imm(b, R10, 8);
+    load(b, rm_region(R10, R11, 0));
+}
+static void indexed_before_region(struct bench *b)
+{
+    extend(b, RDX);
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 8, 0), 0);
+    region(b, RSI);
+    load(b, rm_region(R10, R11, 0));
+}
+static void indexed_behind_label(struct bench *b)
+{
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    extend(b, RDX);
+    asm_land8(&b->a, skip);
+    region(b, RBX);
+    indexed(b, RBX, RDX, 8);
+}
+static void indexed_behind_call(struct bench *b)
+{
+    extend(b, RDX);
+    leave_for_c(b);
+    asm_call32(&b->a, glue_of(b)->slow);
+    asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->window_rsp), 0);
+    region(b, RBX);
+    indexed(b, RBX, RDX, 8);
+}
+static void constant_below(struct bench *b)
+{
+    extend(b, RDX);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)&table_of(b)[1]), 0);
+    indexed(b, NO_REG, RDX, 8);
+}
 static void no_entry(struct bench *b)
 {
     load(b, rm_region(RBX, R11, 0));
@@ -526,7 +624,17 @@ static void stack_index(struct bench *b)
 
 static void verifier_refuses(void)
 {
-    static void (*const bad[])(struct bench *) = {no_entry,
+    static void (*const bad[])(struct bench *) = {wide_index,
+                                                  index_widened,
+                                                  index_by_cl,
+                                                  narrow_both,
+                                                  scaled_base,
+                                                  indexed_then_moved,
+                                                  indexed_before_region,
+                                                  indexed_behind_label,
+                                                  indexed_behind_call,
+                                                  constant_below,
+                                                  no_entry,
                                                   another_base,
                                                   base_changed,
                                                   low_part_changed,

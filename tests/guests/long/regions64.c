@@ -74,9 +74,33 @@ static void set_up(void)
     {                                                                                                                  \
         __asm__("lea -0x40000000(%rdi), %rbp; " body("0x40000000(%rbp)") "ret");                                       \
     }                                                                                                                  \
-    static void (*const name##_forms[])(void *) = {name##_plain, name##_up,          name##_down,                      \
-                                                   name##_index, name##_memory_base, name##_far};
-enum { FORM_COUNT = 6 };
+    static void __attribute__((naked)) name##_narrow(void *a) /* the index has 32 bits */                              \
+    {                                                                                                                  \
+        __asm__("mov $-1, %ecx; movslq %ecx, %rcx; lea 8(%rdi), %rbx; " body("(%rbx,%rcx,8)") "ret");                  \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_narrow_up(void *a) /* and leads over regions */                          \
+    {                                                                                                                  \
+        __asm__("mov $0x180000000, %rax; mov %rdi, %rbx; sub %rax, %rbx; mov $0x30000000, %ecx; " body(                \
+            "(%rbx,%rcx,8)") "ret");                                                                                   \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_narrow_down(void *a)                                                     \
+    {                                                                                                                  \
+        __asm__("mov $0x400000000, %rax; lea (%rdi,%rax), %r14; mov $0x80000000, %ecx; movslq %ecx, %r12; " body(      \
+            "(%r14,%r12,8)") "ret");                                                                                   \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_narrow_base(void *a)                                                     \
+    {                                                                                                                  \
+        __asm__("mov $0xfffffff0, %ecx; mov %rdi, %rbx; sub %rcx, %rbx; " body("(%rcx,%rbx)") "ret");                  \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_stack(void *a)                                                           \
+    {                                                                                                                  \
+        __asm__("mov %rsp, %rdx; lea -0x30(%rdi), %rsp; mov $4, %ecx; " body("0x10(%rsp,%rcx,8)") "mov %rdx, %rsp;"    \
+                                                                                                  "ret");              \
+    }                                                                                                                  \
+    static void (*const name##_forms[])(void *) = {                                                                    \
+        name##_plain,  name##_up,        name##_down,        name##_index,       name##_memory_base, name##_far,       \
+        name##_narrow, name##_narrow_up, name##_narrow_down, name##_narrow_base, name##_stack};
+enum { FORM_COUNT = 11 };
 static uint64_t value;
 #define BODY_READ8(m) "mov " m ", %rax; mov %rax, value; "
 #define BODY_WRITE8(m) "mov value, %rax; mov %rax, " m "; "
@@ -119,6 +143,29 @@ static void crossing(const char *name, caller *call)
                 right &= call(add4_forms[f], address) == NO_TRAP && number(border + at, 4) == sum;
                 tally(right, name, "round %d at %d form %u", round, at, f);
             }
+    tally_end(name);
+}
+
+/* An array across the border, and beside it its first elements. */
+static void __attribute__((naked)) walk(void *a)
+{
+    __asm__("xor %ecx, %ecx; xor %eax, %eax;"
+            "1: mov %ecx, %edx; add (%rdi,%rdx,8), %rax; add 8(%rdi), %rax; mov %ecx, %r13d; xor -8(%rdi,%r13,8), %rax;"
+            "add $1, %ecx; cmp $300, %ecx; jb 1b; mov %rax, value; ret");
+}
+
+static void arrays(const char *name, caller *call)
+{
+    fill();
+    for (int at = -2400; at <= 0; at += 797) {
+        const uint8_t *p = around + AROUND * PAGE + at;
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < 300; i++)
+            sum = (sum + number(p + (uint64_t)i * 8, 8) + number(p + 8, 8)) ^ number(p + (uint64_t)i * 8 - 8, 8);
+        value = 0;
+        tally(call(walk, (void *)(BORDER + (uint64_t)(int64_t)at)) == NO_TRAP && value == sum, name, "at %d: %lx", at,
+              value);
+    }
     tally_end(name);
 }
 
@@ -251,6 +298,14 @@ static void __attribute__((naked)) bad_read_index(void *a)
 {
     __asm__("mov $2, %ecx; lea -8(%rdi), %rsi; " AT_HERE "addl $1, (%rsi,%rcx,4); ret");
 }
+static void __attribute__((naked)) bad_read_narrow(void *a)
+{
+    __asm__("mov $2, %ecx; lea -8(%rdi), %rbx; " AT_HERE "mov -8(%rbx,%rcx,8), %rax; ret");
+}
+static void __attribute__((naked)) bad_stack_narrow(void *a)
+{
+    __asm__("mov %rsp, %r15; mov %rdi, %rsp; mov $2, %ecx; " AT_HERE "incl 8(%rsp,%rcx,8); mov %r15, %rsp; ret");
+}
 static void __attribute__((naked)) bad_by_rbp(void *a)
 {
     __asm__("mov %rdi, %rbp; " AT_HERE "mov %rax, (%rbp); ret");
@@ -285,8 +340,9 @@ static void not_canonical(const char *name, caller *call)
     static const struct {
         void (*fn)(void *);
         int vector;
-    } ways[] = {{bad_read, GP}, {bad_read_disp, GP}, {bad_read_index, GP}, {bad_by_rbp, SS}, {bad_vector, GP},
-                {bad_push, SS}, {bad_pop, SS},       {bad_at_rsp, SS},     {bad_call, SS},   {harmless, NO_TRAP}};
+    } ways[] = {{bad_read, GP},   {bad_read_disp, GP}, {bad_read_index, GP},  {bad_by_rbp, SS},
+                {bad_vector, GP}, {bad_push, SS},      {bad_pop, SS},         {bad_at_rsp, SS},
+                {bad_call, SS},   {harmless, NO_TRAP}, {bad_read_narrow, GP}, {bad_stack_narrow, SS}};
     for (unsigned bit = 47; bit < 64; bit++)
         for (unsigned kind = 0; kind < 4; kind++)
             for (unsigned w = 0; w < sizeof ways / sizeof ways[0]; w++) {
@@ -321,6 +377,12 @@ static void half_end(const char *name, caller *call)
                  {TOP + PAGE, read2_plain, GP},
                  {TOP + PAGE - 1, read2_index, GP},
                  {TOP + PAGE, bad_at_rsp, SS},
+                 {TOP + PAGE - 8, read8_narrow, NO_TRAP},
+                 {TOP + PAGE - 8, read8_narrow_up, NO_TRAP},
+                 {TOP + PAGE - 8, read8_stack, NO_TRAP},
+                 {TOP + PAGE - 7, read8_narrow, GP},
+                 {TOP + PAGE, read8_narrow_up, GP},
+                 {TOP + PAGE, read8_stack, SS},
                  {TOP + PAGE - 4, bad_pop, SS},
                  {TOP + PAGE + 8, bad_push, SS}};
     for (unsigned round = 0; round < 3; round++)
@@ -417,6 +479,7 @@ void guest_main(void)
     for (unsigned global = 0; global < 2; global++) {
         write_cr4((read_cr4() & ~(uint64_t)CR4_PGE) | (global ? CR4_PGE : 0));
         crossing("crossing", ring0_call);
+        arrays("arrays", ring0_call);
         guarded("guarded", ring0_call, 0);
         stacks("stacks", ring0_call);
         many_regions("many regions", ring0_call);
@@ -427,6 +490,7 @@ void guest_main(void)
         segment_bases("segment bases", ring0_call);
         odds_and_ends("odds and ends", ring0_call, true);
         crossing("crossing, ring 3", user_call);
+        arrays("arrays, ring 3", user_call);
         guarded("guarded, ring 3", user_call, 4);
         stacks("stacks, ring 3", user_call);
         many_regions("many regions, ring 3", user_call);
