@@ -485,8 +485,68 @@ static bool append_indirect(struct generator_case *c, uint64_t *r)
     return true;
 }
 
+/* What compilers and kernels do with RSP, and what reads the flags of it. 64-bit code. The last byte is at random where
+ * it is zero here, in small steps of eight. */
+static bool append_stack_insn(struct generator_case *c, uint64_t *r)
+{
+    static const struct {
+        uint8_t len, bytes[7];
+    } some[] = {{4, {0x48, 0x83, 0xec, 0}},                   /* sub rsp, n */
+                {4, {0x48, 0x83, 0xc4, 0}},                   /* add rsp, n */
+                {7, {0x48, 0x81, 0xc4, 0, 0xff, 0xff, 0xff}}, /* add rsp, -256 */
+                {7, {0x48, 0x81, 0xec, 0x10, 1, 0, 0}},       /* sub rsp, 0x110 */
+                {4, {0x48, 0x83, 0xe4, 0xf0}},                /* and rsp, -16 */
+                {4, {0x48, 0x83, 0xcc, 0}},                   /* or rsp, n */
+                {5, {0x48, 0x8d, 0x64, 0x24, 0}},             /* lea rsp, [rsp + n] */
+                {4, {0x48, 0x8d, 0x65, 0}},                   /* lea rsp, [rbp + n] */
+                {5, {0x48, 0x8d, 0x44, 0x24, 0}},             /* lea rax, [rsp + n] */
+                {4, {0x8d, 0x44, 0x24, 0}},                   /* lea eax, [rsp + n] */
+                {5, {0x4c, 0x8d, 0x74, 0x94, 0}},             /* lea r14, [rsp + rdx*4 + n] */
+                {3, {0x48, 0x89, 0xe5}},                      /* mov rbp, rsp */
+                {3, {0x48, 0x8b, 0xec}},                      /* mov rbp, rsp */
+                {3, {0x49, 0x89, 0xe5}},                      /* mov r13, rsp */
+                {3, {0x4c, 0x89, 0xec}},                      /* mov rsp, r13 */
+                {3, {0x48, 0x89, 0xec}},                      /* mov rsp, rbp */
+                {2, {0x89, 0xe5}},                            /* mov ebp, esp */
+                {1, {0x54}},                                  /* push rsp */
+                {1, {0x5c}},                                  /* pop rsp */
+                {2, {0x66, 0x54}},                            /* push sp */
+                {2, {0x66, 0x5c}},                            /* pop sp */
+                {1, {0x55}},                                  /* push rbp */
+                {1, {0x5d}},                                  /* pop rbp */
+                {2, {0x41, 0x57}},                            /* push r15 */
+                {2, {0x41, 0x5c}},                            /* pop r12 */
+                {2, {0x6a, 0}},                               /* push n */
+                {4, {0xff, 0x74, 0x24, 0}},                   /* push [rsp + n] */
+                {4, {0x8f, 0x44, 0x24, 0}},                   /* pop [rsp + n] */
+                {1, {0xc9}},                                  /* leave */
+                {4, {0xc8, 0x20, 0, 0}},                      /* enter 32, n */
+                {2, {0x48, 0x94}},                            /* xchg rax, rsp */
+                {5, {0x48, 0x87, 0x64, 0x24, 0}},             /* xchg [rsp + n], rsp */
+                {3, {0x48, 0x39, 0xe0}},                      /* cmp rax, rsp */
+                {5, {0x48, 0x3b, 0x64, 0x24, 0}},             /* cmp rsp, [rsp + n] */
+                {5, {0x48, 0x89, 0x64, 0x24, 0}},             /* mov [rsp + n], rsp */
+                {5, {0x48, 0x03, 0x64, 0x24, 0}},             /* add rsp, [rsp + n] */
+                {4, {0x48, 0x0f, 0x44, 0xe5}},                /* cmove rsp, rbp */
+                {3, {0x48, 0xff, 0xc4}},                      /* inc rsp */
+                {3, {0x48, 0x11, 0xe0}},                      /* adc rax, rsp */
+                {3, {0x0f, 0x94, 0xc1}},                      /* sete cl */
+                {3, {0x0f, 0x98, 0xc5}},                      /* sets ch */
+                {1, {0x9c}}};                                 /* pushfq */
+    unsigned n = below(r, sizeof some / sizeof some[0]), len = some[n].len;
+    uint8_t bytes[7];
+    memcpy(bytes, some[n].bytes, sizeof bytes);
+    if (len > 1 && !bytes[len - 1])
+        bytes[len - 1] = (uint8_t)(len == 7 ? 0 : chance(r, 90) ? 8 * below(r, 16) : below(r, 256));
+    if (bytes[0] == 0xc8)
+        bytes[3] &= 1;
+    return append(c, bytes, len);
+}
+
 static bool random_insn(struct generator_case *c, uint64_t *r, const struct generator_options *options)
 {
+    if (options->stack && chance(r, 60))
+        return append_stack_insn(c, r);
     uint8_t bytes[16];
     struct insn insn;
     unsigned n;

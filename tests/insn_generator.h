@@ -43,6 +43,7 @@ struct generator_options {
     uint32_t classes;   /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
     uint16_t registers; /* most instructions name one of these general registers, bit mask; 0: as it comes */
     bool no_branches;
+    bool stack;      /* more than half of the instructions are about RSP; 64 bits */
     bool state_only; /* nothing but masked moves and what saves and restores x87/SSE/AVX state */
 };
 

@@ -364,6 +364,17 @@ static void window_registers64(void)
         3000, true);
 }
 
+/* RSP, which holds an address of the host's in the translator's window code. */
+static void window_stack64(void)
+{
+    compare_through(
+        &(struct generator_options){.bits = 64,
+                                    .length = 16,
+                                    .stack = true,
+                                    .classes = 1 << INSN_GENERIC | 1 << INSN_MOVE | 1 << INSN_JCC | 1 << INSN_STACK},
+        4000, true);
+}
+
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences},
            {"single instructions, through the window and native", window_instructions},
@@ -374,4 +385,5 @@ TEST_SUITE(differential64, {"single 64-bit instructions, translated and native",
            {"single 64-bit instructions, through the window and native", window_instructions64},
            {"64-bit sequences with branches, through the window and native", window_sequences64},
            {"64-bit sequences of R12 to R15, through the window and native", window_registers64},
+           {"64-bit sequences about RSP, through the window and native", window_stack64},
            {"64-bit sequences at another address, moved and translated anew", moved64})
