@@ -83,6 +83,8 @@ enum cpu_event {
     CPU_EVENT_STEP = 256     /* the engine's own, while a stepped block runs: each polling entry ends it */
 };
 
+struct chip_holder; /* cpu/chips.h */
+
 /* How the vCPU reaches the board. All take the machine lock themselves. Sizes in bytes: 1, 2, 4 (8 for memory). */
 struct cpu_board {
     uint64_t (*port_read)(void *opaque, uint16_t port, unsigned size);
@@ -101,6 +103,10 @@ struct cpu_board {
     uint64_t (*tsc_deadline_read)(void *opaque); /* 0: none waits */
     /* What the guest's time stamp counter is made from instead of the host's; NULL: the host's. */
     uint64_t (*tsc)(void *opaque);
+    /* An engine that runs the interrupt controllers itself takes them and gives them back, in the vCPU's thread inside
+     * run: cpu/chips.h. The holder is copied. 0 or -errno. NULL: the board keeps them. */
+    int (*chips_hold)(void *opaque, const struct chip_holder *holder);
+    int (*chips_release)(void *opaque);
     void *opaque;
 };
 

@@ -30,9 +30,12 @@ static void set_cpu_init(void *opaque, int n, int level)
         b->signals.power.cpu_init(b->signals.power.opaque);
 }
 
-static bool irq0_waiting(void *pic)
+static bool irq0_waiting(void *opaque)
 {
-    return i8259_waiting(pic, 0);
+    struct board *b = opaque;
+    if (b->chips_held)
+        return b->holder.pic_waiting(b->holder.opaque, 0);
+    return i8259_waiting(&b->pic, 0);
 }
 
 static void display_window(void *opaque, bool display)
@@ -116,7 +119,7 @@ static int wire_isa(struct board *b, char *err, size_t err_len)
     struct irq_line cpu_init = {set_cpu_init, b, 0};
     TRY(i8254_init(&b->pit, b->ports, b->clock, piix4_isa_irq(p, 0)), "8254");
     b->pit.irq0_waiting = irq0_waiting;
-    b->pit.irq0_waiting_opaque = &b->pic;
+    b->pit.irq0_waiting_opaque = b;
     TRY(mc146818_init(&b->rtc, b->ports, b->clock, piix4_isa_irq(p, 8)), "MC146818");
     TRY(i8237_init(&b->dma, b->ports, b->memory), "8237");
     TRY(port92_init(&b->port92, b->ports, b->signals.a20, cpu_init), "port 92");

@@ -64,6 +64,9 @@ struct board {
     struct lapic lapic[BOARD_CPUS];
     struct ioapic ioapic;
     struct i8254 pit;
+    bool chips_held;
+    struct chip_holder holder;
+    struct chips chips; /* as they were given */
     struct mc146818 rtc;
     struct i8237 dma;
     struct i8042 keyboard;
@@ -94,6 +97,11 @@ void board_destroy(struct board *b);
 void board_reset(struct board *b, struct loader_board *out);
 /* The processor's interrupt acknowledge: a vector, or -1 when the request has gone away. */
 int board_acknowledge(struct board *b, unsigned cpu);
+/* An engine takes the interrupt controllers, and the 8254 if it says so, and gives them back: cpu/chips.h. Boards with
+ * APICs only. tsc_offset: the guest's time stamp counter less the host's. 0 or -errno; hold has changed nothing then,
+ * and after release the board has its chips in any case. */
+int board_chips_hold(struct board *b, const struct chip_holder *holder);
+int board_chips_release(struct board *b, uint64_t tsc_offset);
 /* FERR#: x87 error. */
 void board_set_ferr(struct board *b, int level);
 

@@ -397,6 +397,98 @@ static void port61_write(void *opaque, uint64_t offset, uint64_t value, unsigned
     set_gate(pit, 2, value & 1);
 }
 
+/* ---- hand-over ---- */
+
+static struct chips_counter give_counter(struct i8254_counter *c, uint64_t tick)
+{
+    take_over(c, tick);
+    struct chips_counter to = {.mode = c->mode,
+                               .access = c->access,
+                               .bcd = c->bcd,
+                               .gate = c->gate,
+                               .write_high = c->write_high,
+                               .read_high = c->read_high,
+                               .write_low = c->write_low,
+                               .count_latched = c->count_latched,
+                               .status_latched = c->status_latched,
+                               .latched_count = c->latched_count,
+                               .latched_status = c->latched_status,
+                               .count = c->count_register,
+                               .programmed = c->programmed,
+                               .running = c->running,
+                               .loaded = c->loaded};
+    if (!c->running)
+        return to;
+    uint64_t e = elapsed(c, tick), wait = (int64_t)tick < c->start ? (uint64_t)c->start - tick : 0;
+    if (!is_periodic(c)) {
+        to.left = (uint32_t)(e < c->loaded ? c->loaded - e + wait : 0);
+        to.past = e < c->loaded ? 0 : e - c->loaded;
+    } else if (c->next_pending) { /* the other side has one period: the new one, once this one has ended */
+        uint64_t end = (uint64_t)c->next_start;
+        while (end <= tick)
+            end += c->next_loaded;
+        to.loaded = c->next_loaded;
+        to.left = (uint32_t)(end - tick);
+    } else {
+        to.left = (uint32_t)(c->loaded - e % c->loaded + wait);
+    }
+    return to;
+}
+
+static void take_counter(struct i8254_counter *c, const struct chips_counter *from, uint64_t tick)
+{
+    uint16_t held = c->held;
+    bool held_out = c->held_out;
+    uint64_t held_elapsed = c->held_elapsed;
+    *c = (struct i8254_counter){.mode = from->mode % 6,
+                                .access = from->access,
+                                .bcd = from->bcd,
+                                .gate = from->gate,
+                                .write_high = from->write_high,
+                                .read_high = from->read_high,
+                                .write_low = from->write_low,
+                                .count_latched = from->count_latched,
+                                .status_latched = from->status_latched,
+                                .latched_count = from->latched_count,
+                                .latched_status = from->latched_status,
+                                .count_register = from->count ? from->count : 65536,
+                                .programmed = from->programmed,
+                                .running = from->running};
+    if (is_periodic(c) && c->count_register == 1)
+        c->count_register = 2;
+    c->loaded = c->count_register;
+    if (!from->running) {
+        c->held = held;
+        c->held_out = held_out;
+        c->held_elapsed = held_elapsed;
+        return;
+    }
+    c->loaded = from->loaded > 1 || !is_periodic(c) ? from->loaded : 2;
+    c->start = (int64_t)(tick + from->left) - c->loaded - (int64_t)from->past;
+}
+
+void i8254_give(struct i8254 *pit, struct chips_pit *chips)
+{
+    uint64_t tick = ticks_now(pit);
+    for (unsigned i = 0; i < 3; i++)
+        chips->counter[i] = give_counter(&pit->counter[i], tick);
+    chips->port61 = pit->port61;
+    timer_cancel(&pit->edge);
+    pit->backlog = 0;
+    pit->held = true;
+    irq_set(&pit->irq0, 0);
+}
+
+void i8254_take(struct i8254 *pit, const struct chips_pit *chips)
+{
+    uint64_t tick = ticks_now(pit);
+    for (unsigned i = 0; i < 3; i++)
+        take_counter(&pit->counter[i], &chips->counter[i], tick);
+    pit->port61 = (pit->port61 & 0x0c) | (chips->port61 & 3);
+    pit->held = false;
+    update_irq0(pit, tick);
+}
+
 void i8254_reset(struct i8254 *pit)
 {
     for (unsigned i = 0; i < 3; i++)

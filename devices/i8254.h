@@ -12,11 +12,12 @@
 #ifndef RINGFOLD_DEVICES_I8254_H
 #define RINGFOLD_DEVICES_I8254_H
 
+#include "cpu/chips.h"
 #include "devices/bus.h"
 #include "devices/clock.h"
 #include "devices/irq.h"
 
-#define I8254_HZ 1193182ull
+#define I8254_HZ CHIPS_PIT_HZ
 
 struct i8254_counter {
     uint8_t mode;   /* 0-5 */
@@ -54,6 +55,7 @@ struct i8254 {
     bool periodic;
     uint64_t edge_tick; /* the next rising edge of OUT0 */
     unsigned backlog;   /* edges missed and still to be made up */
+    bool held;          /* somebody else does the work: there are no events */
     /* Is the edge before still waiting for the processor? Set by the board after init; NULL: never. */
     bool (*irq0_waiting)(void *opaque);
     void *irq0_waiting_opaque;
@@ -62,6 +64,10 @@ struct i8254 {
 
 int i8254_init(struct i8254 *pit, struct bus *ports, struct clock *clock, struct irq_line irq0);
 void i8254_reset(struct i8254 *pit);
+/* Hand-over of the chip's work (cpu/chips.h). give: the state; irq0 falls. take: to work again from that state; irq0
+ * shows OUT0. */
+void i8254_give(struct i8254 *pit, struct chips_pit *chips);
+void i8254_take(struct i8254 *pit, const struct chips_pit *chips);
 /* Output level of counter 0-2 now; counter 2's with port 0x61 bit 1 drives the speaker. */
 bool i8254_output(struct i8254 *pit, unsigned n);
 

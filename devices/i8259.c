@@ -59,11 +59,26 @@ static void update(struct i8259 *pic)
     }
 }
 
+static void held_pin(struct i8259 *pic, unsigned pin, bool level)
+{
+    struct i8259_chip *c = &pic->chip[pin >> 3];
+    uint8_t bit = (uint8_t)(1u << (pin & 7));
+    if (level == !!(c->lines & bit))
+        return;
+    c->lines ^= bit;
+    if (pic->held_pins.set)
+        pic->held_pins.set(pic->held_pins.opaque, (int)pin, level);
+}
+
 static void on_pin(void *opaque, int n, int level)
 {
     struct i8259 *pic = opaque;
     if (n == CASCADE_PIN)
         return;
+    if (pic->held) {
+        held_pin(pic, (unsigned)n & 15, level != 0);
+        return;
+    }
     set_pin(&pic->chip[n >> 3 & 1], (unsigned)n & 7, level != 0);
     update(pic);
 }
@@ -271,6 +286,67 @@ static void elcr_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     c->elcr = (uint8_t)value & c->elcr_mask;
     uint8_t changed = before ^ c->elcr;
     c->irr = (uint8_t)((c->irr & ~changed) | (c->lines & c->elcr));
+    update(pic);
+}
+
+/* ---- hand-over ---- */
+
+void i8259_give(struct i8259 *pic, struct chips_pic chips[2])
+{
+    pic->chip[MASTER].lines &= (uint8_t) ~(1u << CASCADE_PIN);
+    pic->chip[MASTER].irr &= (uint8_t) ~(1u << CASCADE_PIN);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct i8259_chip *c = &pic->chip[i];
+        chips[i] = (struct chips_pic){.irr = c->irr,
+                                      .isr = c->isr,
+                                      .imr = c->imr,
+                                      .lines = c->lines,
+                                      .elcr = c->elcr,
+                                      .vector_base = c->vector_base,
+                                      .lowest = c->lowest,
+                                      .icw_expected = c->icw_expected,
+                                      .icw4_needed = c->icw4_needed,
+                                      .auto_eoi = c->auto_eoi,
+                                      .rotate_on_auto_eoi = c->rotate_on_auto_eoi,
+                                      .special_fully_nested = c->special_fully_nested,
+                                      .special_mask = c->special_mask,
+                                      .poll = c->poll,
+                                      .read_isr = c->read_isr};
+    }
+    pic->intr_level = 0;
+    pic->held_pins = (struct irq_line){0};
+    pic->held = true;
+}
+
+void i8259_forward(struct i8259 *pic, struct irq_line pins)
+{
+    pic->held_pins = pins;
+}
+
+void i8259_take(struct i8259 *pic, const struct chips_pic chips[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct i8259_chip *c = &pic->chip[i];
+        const struct chips_pic *from = &chips[i];
+        c->elcr = from->elcr & c->elcr_mask;
+        /* Level pins show what they are; a latched edge stays, even if the pin has fallen meanwhile. */
+        c->irr = (uint8_t)((from->irr & ~c->elcr) | (c->lines & c->elcr));
+        c->isr = from->isr;
+        c->imr = from->imr;
+        c->vector_base = from->vector_base & 0xf8;
+        c->lowest = from->lowest & 7;
+        c->icw_expected = from->icw_expected;
+        c->icw4_needed = from->icw4_needed;
+        c->auto_eoi = from->auto_eoi;
+        c->rotate_on_auto_eoi = from->rotate_on_auto_eoi;
+        c->special_fully_nested = from->special_fully_nested;
+        c->special_mask = from->special_mask;
+        c->poll = from->poll;
+        c->read_isr = from->read_isr;
+    }
+    pic->chip[MASTER].irr &= (uint8_t) ~(1u << CASCADE_PIN);
+    pic->held = false;
+    pic->held_pins = (struct irq_line){0};
     update(pic);
 }
 

@@ -11,6 +11,7 @@
 #ifndef RINGFOLD_DEVICES_I8259_H
 #define RINGFOLD_DEVICES_I8259_H
 
+#include "cpu/chips.h"
 #include "devices/bus.h"
 #include "devices/irq.h"
 
@@ -31,6 +32,8 @@ struct i8259 {
     struct i8259_chip chip[2]; /* master, slave */
     struct irq_line intr;
     int intr_level;
+    bool held; /* somebody else does the work: pins only go to held_pins, n: the pin */
+    struct irq_line held_pins;
     struct bus_range ports[2], elcr_ports;
 };
 
@@ -45,6 +48,12 @@ struct irq_line i8259_input(struct i8259 *pic, unsigned pin);
 int i8259_acknowledge(struct i8259 *pic);
 /* Is pin 0-15 requesting, and would the processor see it sooner or later as the masks are now? */
 bool i8259_waiting(const struct i8259 *pic, unsigned pin);
+/* Hand-over of the chips' work (cpu/chips.h). give: the state, without the slave's INT; INTR is low from now on, though
+ * nobody is told. forward: where the pins' levels go; until then they are only remembered. take: to work again from
+ * that state, with the pins as they are; INTR is told if it is high. */
+void i8259_give(struct i8259 *pic, struct chips_pic chips[2]);
+void i8259_forward(struct i8259 *pic, struct irq_line pins);
+void i8259_take(struct i8259 *pic, const struct chips_pic chips[2]);
 /* The level of INTR. */
 bool i8259_pending(const struct i8259 *pic);
 

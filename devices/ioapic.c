@@ -64,6 +64,11 @@ static void on_pin(void *opaque, int n, int level)
     if (!(io->asserted & bit) == !level)
         return;
     io->asserted ^= bit;
+    if (io->held) {
+        if (pin && io->held_pins.set)
+            io->held_pins.set(io->held_pins.opaque, (int)pin, level != 0);
+        return;
+    }
     uint64_t entry = io->redirection[pin];
     if (level_triggered(entry))
         service_level(io, pin);
@@ -149,6 +154,35 @@ static void page_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
         register_write(io, (uint32_t)value);
     else
         log_msg(LOG_GUEST_ERROR, "ioapic: write at 0x%llx", (unsigned long long)offset);
+}
+
+/* ---- hand-over ---- */
+
+void ioapic_give(struct ioapic *io, struct chips_ioapic *chips)
+{
+    *chips = (struct chips_ioapic){.index = io->index, .id = io->id, .lines = io->asserted & ~1u};
+    memcpy(chips->redirection, io->redirection, sizeof chips->redirection);
+    io->asserted &= ~1u; /* the 8259s are given away too */
+    io->held_pins = (struct irq_line){0};
+    io->held = true;
+}
+
+void ioapic_forward(struct ioapic *io, struct irq_line pins)
+{
+    io->held_pins = pins;
+}
+
+/* Who had the chip knew all levels but that of pin 0, which is the 8259s' business: a level that waits is sent now. */
+void ioapic_take(struct ioapic *io, const struct chips_ioapic *chips)
+{
+    io->index = chips->index;
+    io->id = io->arbitration = chips->id & 0xf;
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        io->redirection[pin] = chips->redirection[pin] & ~(uint64_t)IOAPIC_SENDING;
+    io->held = false;
+    io->held_pins = (struct irq_line){0};
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        service_level(io, pin);
 }
 
 void ioapic_reset(struct ioapic *io)

@@ -14,6 +14,7 @@
 #ifndef RINGFOLD_DEVICES_IOAPIC_H
 #define RINGFOLD_DEVICES_IOAPIC_H
 
+#include "cpu/chips.h"
 #include "devices/apic_bus.h"
 #include "devices/bus.h"
 #include "devices/irq.h"
@@ -45,12 +46,20 @@ struct ioapic {
     uint32_t asserted;  /* levels of the lines */
     uint32_t wired_low; /* pins that are electrically low when asserted */
     uint64_t redirection[IOAPIC_PINS];
+    bool held; /* somebody else does the work: pins only go to held_pins, n: the pin */
+    struct irq_line held_pins;
 };
+_Static_assert((int)IOAPIC_PINS == (int)CHIPS_IOAPIC_PINS, "the same chip");
 
 /* sci_pin: the pin with PIIX4's IRQ9OUT#. Adds it to both buses. 0 or -errno. */
 int ioapic_init(struct ioapic *io, struct bus *memory_bus, struct apic_bus *apic_bus, unsigned sci_pin);
 void ioapic_reset(struct ioapic *io);
 /* The line of pin 0-23; one driver each. */
 struct irq_line ioapic_input(struct ioapic *io, unsigned pin);
+
+/* Hand-over of the chip's work, as for the 8259s (devices/i8259.h). Pin 0 is theirs and goes to nobody. */
+void ioapic_give(struct ioapic *io, struct chips_ioapic *chips);
+void ioapic_forward(struct ioapic *io, struct irq_line pins);
+void ioapic_take(struct ioapic *io, const struct chips_ioapic *chips);
 
 #endif

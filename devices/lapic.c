@@ -115,6 +115,8 @@ static bool extint_waits(const struct lapic *l)
 
 static void update(struct lapic *l)
 {
+    if (atomic_load_explicit(&l->held, memory_order_relaxed))
+        return;
     int level = deliverable(l) >= 0 || extint_waits(l);
     if (level == l->intr_level)
         return;
@@ -267,7 +269,7 @@ static void resend_lint0(struct lapic *l)
 void lapic_set_lint(struct lapic *l, unsigned pin, int level)
 {
     pin &= 1;
-    if (l->lint_level[pin] == !!level)
+    if (l->lint_level[pin] == !!level || atomic_load_explicit(&l->held, memory_order_relaxed))
         return;
     l->lint_level[pin] = level != 0;
     uint32_t entry = l->lvt[LVT_LINT0 + pin];
@@ -497,12 +499,74 @@ void lapic_write(struct lapic *l, unsigned offset, uint64_t value, unsigned size
 bool lapic_maps(const struct lapic *l, uint64_t addr)
 {
     uint64_t base = atomic_load_explicit(&l->base, memory_order_relaxed);
-    return (addr ^ base) < LAPIC_PAGE_SIZE && (base & LAPIC_BASE_ENABLE);
+    return (addr ^ base) < LAPIC_PAGE_SIZE && (base & LAPIC_BASE_ENABLE) &&
+           !atomic_load_explicit(&l->held, memory_order_relaxed);
 }
 
 uint64_t lapic_base(const struct lapic *l)
 {
     return atomic_load_explicit(&l->base, memory_order_relaxed);
+}
+
+/* ---- hand-over ---- */
+
+static uint32_t *given(struct chips_lapic *chips, unsigned reg)
+{
+    return &chips->registers[reg >> 4];
+}
+
+void lapic_give(struct lapic *l, struct chips_lapic *chips)
+{
+    static const uint16_t plain[] = {LAPIC_ID,       LAPIC_VERSION,       LAPIC_TPR,           LAPIC_LDR,
+                                     LAPIC_DFR,      LAPIC_SVR,           LAPIC_ESR,           LAPIC_ICR_LOW,
+                                     LAPIC_ICR_HIGH, LAPIC_INITIAL_COUNT, LAPIC_CURRENT_COUNT, LAPIC_DIVIDE};
+    *chips = (struct chips_lapic){.base = lapic_base(l), .tsc_deadline = lapic_tsc_deadline(l)};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        *given(chips, plain[i]) = read_register(l, plain[i]);
+    for (unsigned reg = LAPIC_ISR; reg < LAPIC_ESR; reg += 16)
+        *given(chips, reg) = read_register(l, reg);
+    for (unsigned i = 0; i < LVT_COUNT; i++)
+        *given(chips, LAPIC_LVT_TIMER + 16 * i) = read_register(l, LAPIC_LVT_TIMER + 16 * i);
+    timer_cancel(&l->timer);
+    if (l->intr_level)
+        l->signals.intr(l->signals.opaque, l->n, 0);
+    l->intr_level = 0;
+    atomic_store(&l->held, true);
+}
+
+static void take_vectors(uint32_t set[8], const struct chips_lapic *chips, unsigned reg)
+{
+    for (unsigned i = 0; i < 8; i++)
+        set[i] = chips->registers[(reg >> 4) + i];
+}
+
+void lapic_take(struct lapic *l, const struct chips_lapic *chips, uint64_t tsc_offset)
+{
+    struct chips_lapic from = *chips;
+    uint64_t fixed = atomic_load(&l->base) & LAPIC_BASE_BOOT;
+    atomic_store(&l->held, false);
+    atomic_store(&l->base, (from.base & ~(uint64_t)(LAPIC_PAGE_SIZE - 1)) | (from.base & LAPIC_BASE_ENABLE) | fixed);
+    atomic_store_explicit(&l->tpr, (uint8_t)*given(&from, LAPIC_TPR), memory_order_relaxed);
+    l->id = (uint8_t)(*given(&from, LAPIC_ID) >> 24);
+    l->ldr = *given(&from, LAPIC_LDR) & 0xff000000;
+    l->dfr = *given(&from, LAPIC_DFR) | 0x0fffffff;
+    l->svr = *given(&from, LAPIC_SVR) & SVR_WRITABLE;
+    l->esr = *given(&from, LAPIC_ESR);
+    l->errors = 0;
+    l->icr_low = *given(&from, LAPIC_ICR_LOW) & ICR_WRITABLE;
+    l->icr_high = *given(&from, LAPIC_ICR_HIGH) & 0xff000000;
+    l->divide = *given(&from, LAPIC_DIVIDE) & 0xb;
+    take_vectors(l->isr, &from, LAPIC_ISR);
+    take_vectors(l->tmr, &from, LAPIC_TMR);
+    take_vectors(l->irr, &from, LAPIC_IRR);
+    for (unsigned i = 0; i < LVT_COUNT; i++)
+        l->lvt[i] = *given(&from, LAPIC_LVT_TIMER + 16 * i) & lvt_writable[i];
+    l->lint_remote_irr = (*given(&from, LAPIC_LVT_LINT0) & LVT_REMOTE_IRR) != 0;
+    l->lint_level[0] = 0;
+    l->extint_message = false;
+    lapic_timer_resume(l, *given(&from, LAPIC_INITIAL_COUNT), *given(&from, LAPIC_CURRENT_COUNT), from.tsc_deadline,
+                       tsc_offset);
+    update(l);
 }
 
 /* ---- reset ---- */

@@ -19,6 +19,7 @@
 #ifndef RINGFOLD_DEVICES_LAPIC_H
 #define RINGFOLD_DEVICES_LAPIC_H
 
+#include "cpu/chips.h"
 #include "devices/apic_bus.h"
 #include "devices/clock.h"
 
@@ -90,6 +91,7 @@ struct lapic {
     uint8_t lint_level[2]; /* of the pins */
     uint8_t lint_remote_irr;
     bool extint_message; /* an ExtINT by an I/O APIC waits */
+    _Atomic bool held;   /* somebody else does the work */
     int intr_level;
 
     /* The count was start_count at start_ns (in ticks of timer_hz before the divider: no remainder is lost). */
@@ -139,6 +141,13 @@ uint8_t lapic_processor_priority(const struct lapic *l);
 /* True: taken. */
 bool lapic_accept(struct lapic *l, const struct apic_message *message);
 
+/* ---- hand-over of the APIC's work (cpu/chips.h) ---- */
+
+/* give: the state; intr is low from now on, and the register page is nowhere. */
+void lapic_give(struct lapic *l, struct chips_lapic *chips);
+/* To work again from that state. tsc_offset: as in lapic_set_tsc_deadline. LINT0 is low until its driver says more. */
+void lapic_take(struct lapic *l, const struct chips_lapic *chips, uint64_t tsc_offset);
+
 /* ---- between lapic.c and lapic_timer.c ---- */
 
 void lapic_deliver_local(struct lapic *l, enum lapic_lvt entry);
@@ -149,5 +158,7 @@ void lapic_timer_set_initial(struct lapic *l, uint32_t count);
 void lapic_timer_set_divide(struct lapic *l, uint8_t divide);
 /* After a write of its LVT entry. */
 void lapic_timer_lvt_written(struct lapic *l, uint32_t before);
+/* Goes on from that count, or from a TSC deadline, as the registers say. */
+void lapic_timer_resume(struct lapic *l, uint32_t initial, uint32_t count, uint64_t deadline, uint64_t tsc_offset);
 
 #endif

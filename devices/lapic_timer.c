@@ -146,6 +146,16 @@ void lapic_timer_lvt_written(struct lapic *l, uint32_t before)
     arm(l);
 }
 
+void lapic_timer_resume(struct lapic *l, uint32_t initial, uint32_t count, uint64_t deadline, uint64_t tsc_offset)
+{
+    bool counts = mode(l->lvt[LVT_TIMER]) != MODE_TSC_DEADLINE;
+    l->initial_count = counts ? initial : 0;
+    start_count(l, counts ? count : 0);
+    l->deadline = counts ? 0 : deadline;
+    l->tsc_offset = tsc_offset;
+    arm(l);
+}
+
 uint64_t lapic_tsc_deadline(const struct lapic *l)
 {
     return mode(l->lvt[LVT_TIMER]) == MODE_TSC_DEADLINE ? l->deadline : 0;

@@ -277,6 +277,24 @@ static uint64_t vcpu_tsc_deadline_read(void *opaque)
     return tsc;
 }
 
+static int vcpu_chips_hold(void *opaque, const struct chip_holder *holder)
+{
+    struct machine *m = ((struct vcpu *)opaque)->machine;
+    pthread_mutex_lock(&m->lock);
+    int r = board_chips_hold(&m->board, holder);
+    pthread_mutex_unlock(&m->lock);
+    return r;
+}
+
+static int vcpu_chips_release(void *opaque)
+{
+    struct vcpu *v = opaque;
+    pthread_mutex_lock(&v->machine->lock);
+    int r = board_chips_release(&v->machine->board, v->cpu->tsc_offset);
+    pthread_mutex_unlock(&v->machine->lock);
+    return r;
+}
+
 static void vcpu_ferr(void *opaque, int level)
 {
     struct machine *m = ((struct vcpu *)opaque)->machine;
@@ -341,6 +359,8 @@ static int create_vcpu(struct machine *m, char *err, size_t err_len)
         v->callbacks.tpr = &vcpu_lapic(v)->tpr;
         v->callbacks.tsc_deadline = vcpu_tsc_deadline;
         v->callbacks.tsc_deadline_read = vcpu_tsc_deadline_read;
+        v->callbacks.chips_hold = m->config.stepped ? NULL : vcpu_chips_hold;
+        v->callbacks.chips_release = vcpu_chips_release;
     }
     return add_part(m, m->config.engine, err, err_len);
 }
