@@ -31,6 +31,8 @@ struct engine_options {
     /* For tests of that: one operation emitted for the guest instruction at rip damage_at is turned into another. */
     bool damage;
     uint64_t damage_at;
+    /* Who runs the interrupt controllers and timers of the board, if they can be had in the host's kernel. kvm only. */
+    enum { KERNEL_IRQCHIP_AUTO, KERNEL_IRQCHIP_ON, KERNEL_IRQCHIP_OFF } kernel_irqchip;
     bool host_cpu;     /* the guest sees the host's processor instead of the model: kvm only */
     size_t cache_size; /* bytes of code cache, 0: default */
 };

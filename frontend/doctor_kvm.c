@@ -22,6 +22,17 @@ static void print_steps(const struct kvm_probe *p)
     doctor_line(*text ? MARK_OK : MARK_NOTE, "single steps", "%s", *text ? text : "in no mode");
 }
 
+static void print_chips(const struct kvm_probe *p)
+{
+    static const char what[] = "interrupt chips";
+    if (!p->chips_work)
+        doctor_line(MARK_NOTE, what, "the board's own; the kernel's cannot be used: %s", p->chips_why);
+    else if (!p->lapic_works)
+        doctor_line(MARK_NOTE, what, "the board's own; the kernel's work in part: %s", p->lapic_why);
+    else
+        doctor_line(MARK_OK, what, "in the kernel: %.1f ms from a count of 0.5 to its handler", p->chips_ms);
+}
+
 void doctor_check_kvm(void)
 {
     const struct kvm_probe *p = kvm_probe();
@@ -40,6 +51,7 @@ void doctor_check_kvm(void)
                     p->software ? ": a software KVM, not the processor's" : "");
         doctor_line(p->exact_windows ? MARK_OK : MARK_NOTE, "interrupt windows", "%s",
                     p->exact_windows ? "exact" : "missed when short: the guest is stepped to them");
+        print_chips(p);
         print_steps(p);
         doctor_line(MARK_OK, "the probe", "took %.1f ms", p->milliseconds);
     }

@@ -34,6 +34,7 @@ enum option_id {
     OPTION_DEBUG_EXIT,
     OPTION_NO_REBOOT,
     OPTION_CPU_MODEL,
+    OPTION_KERNEL_IRQCHIP,
     OPTION_PIN,
     OPTION_NUMA,
     OPTION_HUGEPAGES,
@@ -71,6 +72,7 @@ static const struct option long_options[] = {
     {"debug-exit", required_argument, NULL, OPTION_DEBUG_EXIT},
     {"no-reboot", no_argument, NULL, OPTION_NO_REBOOT},
     {"cpu-model", required_argument, NULL, OPTION_CPU_MODEL},
+    {"kernel-irqchip", required_argument, NULL, OPTION_KERNEL_IRQCHIP},
     {"pin", required_argument, NULL, OPTION_PIN},
     {"numa", required_argument, NULL, OPTION_NUMA},
     {"hugepages", no_argument, NULL, OPTION_HUGEPAGES},
@@ -447,6 +449,7 @@ static int set_choice(struct parser *p, int id)
     static const char *const boots[] = {"c", "d", "a", "n", NULL};
     static const char *const exits[] = {"exact", "qemu", NULL};
     static const char *const windows[] = {"auto", "always", "never", NULL};
+    static const char *const irqchips[] = {"auto", "on", "off", NULL};
     static const char *const displays[] = {"none", "sdl", NULL};
     int i = 0;
     switch (id) {
@@ -474,6 +477,11 @@ static int set_choice(struct parser *p, int id)
         if (set_word(p, windows, "auto, always or never is expected", &i))
             return -1;
         p->o->machine.engine_options.window = i;
+        return 0;
+    case OPTION_KERNEL_IRQCHIP:
+        if (set_word(p, irqchips, "auto, on or off is expected", &i))
+            return -1;
+        p->o->machine.engine_options.kernel_irqchip = i;
         return 0;
     default: /* OPTION_DISPLAY */
         if (set_word(p, displays, "sdl or none is expected", &i))

@@ -82,7 +82,7 @@ static void find_capabilities(struct kvm_vm *vm)
     struct kvm_enable_cap msrs = {.cap = KVM_CAP_X86_USER_SPACE_MSR, .args[0] = KVM_MSR_EXIT_REASON_UNKNOWN};
     vm->has_msr_exits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_USER_SPACE_MSR) > 0 &&
                         ioctl(vm->fd, KVM_ENABLE_CAP, &msrs) == 0;
-    vm->has_deadline_exits = vm->has_msr_exits && pass_deadline_msr(vm);
+    vm->has_deadline_exits = !vm->chips.present && vm->has_msr_exits && pass_deadline_msr(vm);
 }
 
 /* Intel processors without "unrestricted guest" run real mode with the help of three pages of guest-physical space that
@@ -110,7 +110,7 @@ static void vm_destroy(struct kvm_vm *vm)
     free(vm);
 }
 
-static struct kvm_vm *vm_create(struct memory *mem, char *err, size_t err_len)
+static struct kvm_vm *vm_create(struct memory *mem, bool with_chips, char *err, size_t err_len)
 {
     char reason[128];
     struct kvm_vm *vm = calloc(1, sizeof *vm);
@@ -136,6 +136,8 @@ static struct kvm_vm *vm_create(struct memory *mem, char *err, size_t err_len)
         snprintf(err, err_len, "kvm: cannot make a virtual machine: %s", strerror(errno));
         goto fail;
     }
+    if (with_chips && kvm_chips_create(vm, err, err_len))
+        goto fail;
     find_capabilities(vm);
     int slots = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
     int ring_page = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
@@ -148,13 +150,35 @@ fail:
     return NULL;
 }
 
-static struct kvm_vm *vm_get(struct memory *mem, char *err, size_t err_len)
+/* Whether the machine's interrupt controllers are to be the kernel's: because that is asked for, or by "auto" on a KVM
+ * that has shown that it works like a processor. 1, 0, or -1 with one line in err. */
+static int choose_chips(const struct engine_options *options, const struct cpu_model *model,
+                        const struct cpu_board *board, char *err, size_t err_len)
+{
+    char why[256];
+    bool asked = options && options->kernel_irqchip == KERNEL_IRQCHIP_ON;
+    if (!options || options->kernel_irqchip == KERNEL_IRQCHIP_OFF || options->step)
+        return 0;
+    if (!board->chips_hold) {
+        if (asked)
+            snprintf(err, err_len, "kvm: --kernel-irqchip on: this board keeps its interrupt controllers");
+        return asked ? -1 : 0;
+    }
+    if (asked)
+        return 1;
+    if (!kvm_probe_suffices(kvm_probe_choice(model->long_mode), model->long_mode, why, sizeof why))
+        return 0;
+    const struct kvm_probe *p = kvm_probe_chips();
+    return p->chips_work && p->lapic_works;
+}
+
+static struct kvm_vm *vm_get(struct memory *mem, bool with_chips, char *err, size_t err_len)
 {
     pthread_mutex_lock(&vm_lock);
     struct kvm_vm *vm = vms;
     while (vm && vm->mem != mem)
         vm = vm->next;
-    if (!vm && (vm = vm_create(mem, err, err_len))) {
+    if (!vm && (vm = vm_create(mem, with_chips, err, err_len))) {
         vm->next = vms;
         vms = vm;
     }
@@ -257,7 +281,8 @@ static struct cpu *vcpu_create(const struct engine_options *options, struct memo
     }
     memset(v, 0, sizeof *v);
     v->fd = -1;
-    v->vm = vm_get(mem, err, err_len);
+    int with_chips = choose_chips(options, model, board, err, err_len);
+    v->vm = with_chips < 0 ? NULL : vm_get(mem, with_chips, err, err_len);
     if (!v->vm)
         goto fail;
     v->fd = ioctl(v->vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
@@ -309,7 +334,7 @@ static int inject(struct kvm_vcpu *v)
         if (ioctl(v->fd, KVM_NMI))
             return -errno;
     }
-    if (!(events & CPU_EVENT_INTR))
+    if (!(events & CPU_EVENT_INTR) || v->vm->chips.held)
         return 0;
     if (v->run->ready_for_interrupt_injection && !v->queued_interrupt) {
         int vector = cpu->board->interrupt_ack ? cpu->board->interrupt_ack(cpu->board->opaque) : -1;
@@ -325,17 +350,19 @@ static int inject(struct kvm_vcpu *v)
     return 0;
 }
 
-/* CR8 and IA32_APIC_BASE are the local APIC's, which is on the board. */
+/* CR8 and IA32_APIC_BASE are the local APIC's; if it is on the board, they are told. */
 static void take_task_priority(struct kvm_vcpu *v)
 {
     const struct cpu_board *board = v->cpu.board;
-    if (board->cr8_read)
+    if (board->cr8_read && !v->vm->chips.held)
         v->run->cr8 = v->cpu.cr8 = (uint8_t)board->cr8_read(board->opaque);
 }
 
 static void give_task_priority(struct kvm_vcpu *v)
 {
     const struct cpu_board *board = v->cpu.board;
+    if (v->vm->chips.held)
+        return;
     if (board->cr8_write && v->run->cr8 != v->cpu.cr8) {
         v->cpu.cr8 = v->run->cr8 & 15;
         board->cr8_write(board->opaque, v->cpu.cr8);
@@ -351,7 +378,8 @@ static void give_task_priority(struct kvm_vcpu *v)
  * Such a KVM looks for interrupts only now and then, and may miss a window of a few instructions ("sti; nop; cli" in a
  * loop, as firmware waits) for seconds. While an interrupt waits there, the guest runs freely for a slice of time, then
  * by single steps for a burst, then freely again: a window in a short loop is found by the first burst, and a long
- * stretch with interrupts off is not slowed down much. */
+ * stretch with interrupts off is not slowed down much. Where the kernel has the interrupt controllers, they are asked
+ * after each slice whether an interrupt waits. */
 
 enum { SLICE_NS = 1000000, BURST_STEPS = 64 };
 
@@ -365,25 +393,38 @@ static int set_stepping(struct kvm_vcpu *v, bool on)
     return ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug) ? -errno : 0;
 }
 
-/* A periodic signal to this thread, so that one which comes just before KVM_RUN is followed by another. */
-static int set_slice_timer(struct kvm_vcpu *v, bool on)
+static int set_timer(struct kvm_vcpu *v, uint64_t ns)
 {
-    struct itimerspec t = {.it_value.tv_nsec = on ? SLICE_NS : 0, .it_interval.tv_nsec = on ? SLICE_NS : 0};
+    struct itimerspec t = {.it_value = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)},
+                           .it_interval.tv_nsec = ns ? SLICE_NS : 0};
+    if (!ns && !v->has_slice_timer)
+        return 0;
     if (!v->has_slice_timer) {
         struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KVM_KICK_SIGNAL};
         event._sigev_un._tid = v->thread_id;
         if (timer_create(CLOCK_MONOTONIC, &event, &v->slice_timer))
-            return -errno;
+            return -1;
         v->has_slice_timer = true;
     }
+    return timer_settime(v->slice_timer, 0, &t, NULL);
+}
+
+/* A periodic signal to this thread, so that one which comes just before KVM_RUN is followed by another. */
+static int set_slice_timer(struct kvm_vcpu *v, bool on)
+{
     v->slice_running = on;
     v->slice_over = false;
-    return timer_settime(v->slice_timer, 0, &t, NULL) ? -errno : 0;
+    return set_timer(v, on ? SLICE_NS : 0) ? -errno : 0;
+}
+
+int kvm_set_wake(struct kvm_vcpu *v, uint64_t ns)
+{
+    return v->slice_running ? 0 : set_timer(v, ns);
 }
 
 static int look_for_window(struct kvm_vcpu *v)
 {
-    bool waiting = v->run->request_interrupt_window;
+    bool held = v->vm->chips.held, waiting = held || v->run->request_interrupt_window;
     int r = 0;
     if (waiting && !v->windows_known) {
         v->inexact_windows = !kvm_probe_exact_windows();
@@ -391,8 +432,13 @@ static int look_for_window(struct kvm_vcpu *v)
     }
     if (!v->inexact_windows)
         return 0;
-    bool step = waiting && (v->stepping ? v->steps_left > 0 : v->slice_over);
+    bool step = waiting && (v->stepping ? v->steps_left > 0 : v->slice_over && (!held || kvm_chips_request(v)));
+    /* Not by a step into the handler: the trap flag would stay in the flags that are pushed. */
+    if (step && held && kvm_chips_window(v))
+        step = false;
     bool slice = waiting && !step;
+    if (slice)
+        v->slice_over = false;
     if (slice != v->slice_running)
         r = set_slice_timer(v, slice);
     return r ? r : set_stepping(v, step);
@@ -541,27 +587,27 @@ static int prepare(struct kvm_vcpu *v, const char **step)
             return r;
         v->queued_interrupt = false;
         v->run->ready_for_interrupt_injection = (cpu->rflags & FLAG_IF) && !cpu->interrupt_shadow;
+        if (v->vm->chips.present && (r = kvm_chips_enter(v, step)))
+            return r;
     }
     *step = "handing an interrupt over";
     int r = inject(v);
+    if (!r && v->vm->chips.held)
+        r = kvm_chips_before_run(v);
     return r ? r : look_for_window(v);
 }
 
-static enum engine_exit run(struct cpu *cpu)
+static enum engine_exit run_guest(struct kvm_vcpu *v)
 {
-    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    struct cpu *cpu = &v->cpu;
     enum engine_exit how;
     const char *step = "";
-    if (!v->step || !v->thread_id)
-        attach_thread(v);
-    if (v->step)
-        return kvm_step(v);
     for (;;) {
         if (handle_requests(v, &how))
             return how;
         if (cpu->shutdown)
             return ENGINE_EXIT_SHUTDOWN;
-        if (cpu->halted) {
+        if (cpu->halted && !v->vm->chips.present) {
             if (!cpu_has_work(cpu))
                 return ENGINE_EXIT_HALT;
             cpu->halted = false;
@@ -585,6 +631,19 @@ static enum engine_exit run(struct cpu *cpu)
             return end(v, outcome);
         }
     }
+}
+
+static enum engine_exit run(struct cpu *cpu)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(cpu);
+    const char *step = "";
+    if (!v->step || !v->thread_id)
+        attach_thread(v);
+    if (v->step)
+        return kvm_step(v);
+    enum engine_exit how = run_guest(v);
+    int r = kvm_chips_leave(v, &step);
+    return r ? fail(v, step, r) : how;
 }
 
 static void step_stop(struct cpu *cpu, const struct cpu *at)
@@ -618,6 +677,10 @@ static void stats(const struct cpu *cpu, FILE *out)
     STAT("kicks", v->stats.kicks);
     STAT("state_loads", v->stats.loads);
     STAT("state_stores", v->stats.stores);
+    STAT("kernel_irqchip", v->vm->chips.present);
+    STAT("kernel_pit", v->vm->chips.pit);
+    STAT("irq_line_changes", atomic_load(&v->vm->chips.line_changes));
+    STAT("pit_bridges", v->vm->chips.bridges);
     STAT("memory_slot_changes", v->vm->memory.slot_changes);
 #undef STAT
 }

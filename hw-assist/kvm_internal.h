@@ -3,6 +3,7 @@
 #ifndef RINGFOLD_HW_ASSIST_KVM_INTERNAL_H
 #define RINGFOLD_HW_ASSIST_KVM_INTERNAL_H
 
+#include "cpu/chips.h"
 #include "cpu/engine.h"
 
 #include <linux/kvm.h>
@@ -55,6 +56,19 @@ int kvm_memory_apply(struct kvm_memory *m, uint64_t a20_mask);
 
 #define KVM_KICK_SIGNAL (SIGRTMIN + 1) /* only makes KVM_RUN return */
 
+/* The kernel's interrupt controllers and PIT: kvm_chips.c. The vCPU's thread. */
+struct kvm_chips {
+    bool present;                           /* the VM was made with them */
+    bool pit;                               /* the PIT as well */
+    bool deadline;                          /* the local APIC has TSC deadlines */
+    bool held;                              /* they do the board's work now */
+    struct chips_pit given;                 /* at loaded_at, in ns of CLOCK_MONOTONIC */
+    struct kvm_pit_channel_state loaded[3]; /* given, as KVM got it */
+    uint64_t loaded_at, bridge_end;         /* 0: no bridge */
+    uint64_t bridges;                       /* statistics */
+    _Atomic uint64_t line_changes;
+};
+
 struct kvm_vm {
     unsigned references;
     struct kvm_vm *next;
@@ -64,6 +78,7 @@ struct kvm_vm {
     bool has_xsave, has_xcrs, has_debug_registers, has_events, has_msr_exits;
     bool has_sync_regs;      /* general and segment registers and events, in kvm_run */
     bool has_deadline_exits; /* IA32_TSC_DEADLINE comes to the board's local APIC */
+    struct kvm_chips chips;
 };
 
 enum { KVM_STATE_MSRS = 48 };
@@ -116,6 +131,45 @@ int kvm_state_store(struct kvm_vcpu *v, const char **step);
 int kvm_state_store_core(struct kvm_vcpu *v, const char **step);
 /* As kvm_state_store, but for x87 and vector state, XCR0, MSRs, the time stamp counter and the debug registers. */
 int kvm_state_store_general(struct kvm_vcpu *v, const char **step);
+
+/* 0 or -1 with errno. */
+int kvm_state_get_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value);
+int kvm_state_set_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value);
+
+/* ---- kvm_chips.c ---- */
+
+enum { KVM_IOAPIC_GSI = 16 }; /* of pin 0; 0-15 are the 8259s' pins */
+
+/* Before the first vCPU. 0 or -errno with one line in err: the VM is spoilt then. */
+int kvm_chips_create(struct kvm_vm *vm, char *err, size_t err_len);
+/* In the vCPU's thread, the processor's state being in KVM: they take over the board's work. 0 or -errno. */
+int kvm_chips_enter(struct kvm_vcpu *v, const char **step);
+/* The processor's state being in the struct: the board does its work again, whatever is returned. Nothing if it does.
+ */
+int kvm_chips_leave(struct kvm_vcpu *v, const char **step);
+/* Before each KVM_RUN while they do it. 0 or -errno. */
+int kvm_chips_before_run(struct kvm_vcpu *v);
+/* While they do it: an interrupt waits for the guest to let it in (or, seldom, for one of higher priority to end). */
+bool kvm_chips_request(struct kvm_vcpu *v);
+/* Between single steps, for a KVM that misses the moment in which the guest lets interrupts in. True: now, and KVM has
+ * been made to see it. */
+bool kvm_chips_window(struct kvm_vcpu *v);
+/* State, one way and the other. from: chips' structs hold what was handed over before. first: counter 0. loaded: the
+ * counter as KVM_GET_PIT2 showed it after loading, ticks ago; ticks_written: since a count was written, if one was. */
+void kvm_chips_pic_to_kvm(const struct chips_pic *c, bool slave, struct kvm_pic_state *k);
+void kvm_chips_pic_from_kvm(struct chips_pic *c, const struct kvm_pic_state *k);
+void kvm_chips_ioapic_to_kvm(const struct chips_ioapic *c, struct kvm_ioapic_state *k);
+void kvm_chips_ioapic_from_kvm(struct chips_ioapic *c, const struct kvm_ioapic_state *k);
+void kvm_chips_lapic_to_kvm(const struct chips_lapic *c, struct kvm_lapic_state *k);
+void kvm_chips_lapic_from_kvm(struct chips_lapic *c, const struct kvm_lapic_state *k);
+void kvm_chips_counter_to_kvm(const struct chips_counter *c, bool first, struct kvm_pit_channel_state *k);
+void kvm_chips_counter_from_kvm(struct chips_counter *c, const struct kvm_pit_channel_state *k,
+                                const struct kvm_pit_channel_state *loaded, uint64_t ticks, uint64_t ticks_written);
+
+/* ---- kvm.c: timers ---- */
+
+/* The vCPU's thread is made to leave KVM_RUN in so many ns, and every millisecond from then on; 0: no more. 0 or -1. */
+int kvm_set_wake(struct kvm_vcpu *v, uint64_t ns);
 
 /* ---- kvm_exit.c ---- */
 

@@ -6,6 +6,7 @@
 #include "hw-assist/kvm_probe.h"
 
 #include "hw-assist/kvm.h"
+#include "hw-assist/kvm_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,7 +67,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kvm_probe result;
 /* What of it was tried already; under the lock. */
 static struct {
-    bool guest, mode[KVM_MODE_COUNT], windows, speed, steps;
+    bool guest, mode[KVM_MODE_COUNT], windows, speed, steps, chips;
 } tried;
 /* For the signal handler, which runs in the probing thread only. */
 static _Thread_local struct kvm_run *volatile limited;
@@ -438,6 +439,112 @@ static bool try_steps(struct guest *g, enum kvm_mode mode)
     return stepped;
 }
 
+/* ---- interrupt controllers and PIT in the kernel; in a VM of their own, since they come before the first vCPU ---- */
+
+enum { PIC_VECTOR = 0x20, APIC_VECTOR = 0x41, APIC_PIN = 19, SVR_AT = 0xf0, ISR_AT = 0x100, LVT_LINT0_AT = 0x350 };
+
+static void put_lapic(struct kvm_lapic_state *k, unsigned at, uint32_t value)
+{
+    memcpy(k->regs + at, &value, 4);
+}
+
+/* Real mode, asleep, with interrupts on; any of the two that comes ends in a write of RESULT. */
+static bool set_up_sleeper(struct guest *g)
+{
+    static const uint8_t code[] = {0xf4, 0xeb, 0xfd};                   /* L: hlt; jmp L */
+    static const uint8_t handler[] = {0xb0, RESULT, 0xe6, RESULT_PORT}; /* mov al,RESULT; out RESULT_PORT,al */
+    enum { IF = 0x200 };
+    const uint32_t vector = CODE_AT + 0x100;
+    struct kvm_regs regs;
+    struct kvm_lapic_state lapic;
+    if (!vcpu_open(g) || !set_up(g, KVM_MODE_REAL, 0) || ioctl(g->vcpu, KVM_GET_REGS, &regs) ||
+        ioctl(g->vcpu, KVM_GET_LAPIC, &lapic))
+        return false;
+    memcpy(g->memory + CODE_AT, code, sizeof code);
+    memcpy(g->memory + vector, handler, sizeof handler);
+    memcpy(g->memory + PIC_VECTOR * 4, &vector, 4);
+    memcpy(g->memory + APIC_VECTOR * 4, &vector, 4);
+    regs.rflags |= IF;
+    put_lapic(&lapic, SVR_AT, 0x1ff);
+    put_lapic(&lapic, LVT_LINT0_AT, 0x700); /* ExtINT */
+    return !ioctl(g->vcpu, KVM_SET_REGS, &regs) && !ioctl(g->vcpu, KVM_SET_LAPIC, &lapic);
+}
+
+static bool run_sleeper(struct guest *g, const char *what, char *why, size_t len)
+{
+    char how[KVM_PROBE_TEXT - 40];
+    limit_set(g->limit, LIMIT_MS);
+    int code = ioctl(g->vcpu, KVM_RUN, 0), error = errno;
+    limit_set(g->limit, 0);
+    judge(g, KVM_MODE_REAL, code, error, how, sizeof how);
+    if (*how)
+        snprintf(why, len, "%s %s", what, how);
+    return !*how;
+}
+
+/* A count of the PIT ends HLT by way of the 8259 and the local APIC. Without a PIT, whose place is the board's then, an
+ * interrupt line does. */
+static bool try_pic(struct guest *g, bool pit)
+{
+    enum { HALF_MS = 600 };
+    struct kvm_irqchip pic = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+    struct kvm_irq_level line = {.irq = 0, .level = 1};
+    struct kvm_pit_state2 k;
+    bool set = set_up_sleeper(g) && !ioctl(g->vm, KVM_GET_IRQCHIP, &pic);
+    pic.chip.pic.irq_base = PIC_VECTOR;
+    pic.chip.pic.imr = 0xfe;
+    set = set && !ioctl(g->vm, KVM_SET_IRQCHIP, &pic);
+    if (set && pit) {
+        set = !ioctl(g->vm, KVM_GET_PIT2, &k);
+        k.channels[0].mode = 0;
+        k.channels[0].count = HALF_MS;
+        set = set && !ioctl(g->vm, KVM_SET_PIT2, &k);
+    } else if (set) {
+        set = !ioctl(g->vm, KVM_IRQ_LINE, &line);
+    }
+    if (!set) {
+        snprintf(result.chips_why, sizeof result.chips_why, "its interrupt controllers refuse their state");
+        return false;
+    }
+    double start = now_ns();
+    bool works = run_sleeper(g, "an interrupt of the PIT", result.chips_why, sizeof result.chips_why);
+    result.chips_ms = (now_ns() - start) / 1e6;
+    return works;
+}
+
+/* A vector of the I/O APIC has the same effect, and is in service from then on. */
+static bool try_lapic(struct guest *g)
+{
+    struct kvm_irqchip io = {.chip_id = KVM_IRQCHIP_IOAPIC}, pic = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+    struct kvm_irq_level line = {.irq = KVM_IOAPIC_GSI + APIC_PIN, .level = 1};
+    struct kvm_lapic_state lapic;
+    uint32_t in_service = 0;
+    finish_access(g);
+    bool set = !ioctl(g->vm, KVM_GET_IRQCHIP, &pic) && !ioctl(g->vm, KVM_GET_IRQCHIP, &io);
+    pic.chip.pic.imr = 0xff;
+    io.chip.ioapic.redirtbl[APIC_PIN].bits = APIC_VECTOR;
+    if (!set || ioctl(g->vm, KVM_SET_IRQCHIP, &pic) || !set_up_sleeper(g) || ioctl(g->vm, KVM_SET_IRQCHIP, &io) ||
+        ioctl(g->vm, KVM_IRQ_LINE, &line)) {
+        snprintf(result.lapic_why, sizeof result.lapic_why, "they refuse their state");
+        return false;
+    }
+    if (!run_sleeper(g, "an interrupt of the I/O APIC", result.lapic_why, sizeof result.lapic_why))
+        return false;
+    if (ioctl(g->vcpu, KVM_GET_LAPIC, &lapic) == 0)
+        memcpy(&in_service, lapic.regs + ISR_AT + (APIC_VECTOR >> 5) * 16, 4);
+    if (in_service == 1u << (APIC_VECTOR & 31))
+        return true;
+    snprintf(result.lapic_why, sizeof result.lapic_why, "the local APIC does not keep what is in service");
+    return false;
+}
+
+static void try_chips(struct guest *g)
+{
+    struct kvm_vm vm = {.kvm_fd = g->kvm, .fd = g->vm};
+    result.chips_work = !kvm_chips_create(&vm, result.chips_why, sizeof result.chips_why) && try_pic(g, vm.chips.pit);
+    result.lapic_works = result.chips_work && try_lapic(g);
+}
+
 static void try_speed(struct guest *g)
 {
     result.real_ns = measure(g, KVM_MODE_REAL);
@@ -507,7 +614,7 @@ struct wish {
     enum kvm_mode last;
     bool all_modes; /* also behind one that does not work */
     bool speed;     /* when all those modes work */
-    bool windows, steps;
+    bool windows, steps, chips;
 };
 
 /* The first mode that is still to be tried, KVM_MODE_COUNT: none. */
@@ -536,6 +643,15 @@ static const struct kvm_probe *fulfil(struct wish w)
     enum kvm_mode mode;
     double ns, start = now_ns();
     pthread_mutex_lock(&lock);
+    if (w.chips && !tried.chips && begin(&g)) {
+        try_chips(&g);
+        end(&g);
+        result.milliseconds += (now_ns() - start) / 1e6;
+        start = now_ns();
+    }
+    if (w.chips && !tried.chips && !result.usable)
+        snprintf(result.chips_why, sizeof result.chips_why, "/dev/kvm cannot be used");
+    tried.chips |= w.chips;
     if ((next_mode(&w) < KVM_MODE_COUNT || speed_wanted(&w) || (w.windows && !tried.windows) ||
          (w.steps && !tried.steps)) &&
         begin(&g)) {
@@ -561,8 +677,8 @@ static const struct kvm_probe *fulfil(struct wish w)
 
 const struct kvm_probe *kvm_probe(void)
 {
-    return fulfil(
-        (struct wish){.last = KVM_MODE_COUNT - 1, .all_modes = true, .speed = true, .windows = true, .steps = true});
+    return fulfil((struct wish){
+        .last = KVM_MODE_COUNT - 1, .all_modes = true, .speed = true, .windows = true, .steps = true, .chips = true});
 }
 
 const struct kvm_probe *kvm_probe_steps(void)
@@ -578,6 +694,11 @@ static enum kvm_mode last_mode(bool long_mode)
 const struct kvm_probe *kvm_probe_choice(bool long_mode)
 {
     return fulfil((struct wish){.last = last_mode(long_mode), .speed = true});
+}
+
+const struct kvm_probe *kvm_probe_chips(void)
+{
+    return fulfil((struct wish){.last = KVM_MODE_REAL, .chips = true});
 }
 
 bool kvm_probe_exact_windows(void)

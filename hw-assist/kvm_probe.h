@@ -36,9 +36,14 @@ struct kvm_probe {
     char why[KVM_MODE_COUNT][KVM_PROBE_TEXT]; /* what happened instead */
     bool software;                            /* real mode as slow as only an interpreter is */
     bool steps[KVM_MODE_COUNT];               /* KVM_GUESTDBG_SINGLESTEP stops behind an instruction in this mode */
-    bool exact_windows;                       /* an interrupt window of two instructions is noticed */
-    double real_ns, protected_ns;             /* for one instruction of a loop; 0: not measured */
-    double milliseconds;                      /* that the probe took */
+    /* Interrupt controllers and PIT in the kernel (kvm_chips.c): a PIT's interrupt by the 8259 ends HLT; and also one
+     * by the I/O APIC does, and shows in the local one as it should. */
+    bool chips_work, lapic_works;
+    char chips_why[KVM_PROBE_TEXT], lapic_why[KVM_PROBE_TEXT]; /* what happened instead */
+    double chips_ms;              /* from loading a count of half a millisecond to its interrupt's handler */
+    bool exact_windows;           /* an interrupt window of two instructions is noticed */
+    double real_ns, protected_ns; /* for one instruction of a loop; 0: not measured */
+    double milliseconds;          /* that the probe took */
 };
 
 /* Everything, tried once for the process, within KVM_MODE_COUNT times the limit for one mode. Any thread. */
@@ -48,6 +53,8 @@ const struct kvm_probe *kvm_probe(void);
 const struct kvm_probe *kvm_probe_choice(bool long_mode);
 /* The modes and steps. */
 const struct kvm_probe *kvm_probe_steps(void);
+/* chips_* and lapic_* alone. */
+const struct kvm_probe *kvm_probe_chips(void);
 /* exact_windows alone. */
 bool kvm_probe_exact_windows(void);
 

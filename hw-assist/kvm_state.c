@@ -265,7 +265,7 @@ struct all_msrs {
     struct kvm_msr_entry entry[STATE_MSR_COUNT];
 };
 
-static int get_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
+int kvm_state_get_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
 {
     struct one_msr m = {.head.nmsrs = 1, .entry.index = index};
     if (ioctl(v->fd, KVM_GET_MSRS, &m) != 1)
@@ -274,7 +274,7 @@ static int get_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
     return 0;
 }
 
-static int set_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
+int kvm_state_set_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
 {
     struct one_msr m = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
     return ioctl(v->fd, KVM_SET_MSRS, &m) == 1 ? 0 : -1;
@@ -293,7 +293,8 @@ static void find_msrs(struct kvm_vcpu *v)
         uint64_t value;
         if (state_msrs[i].wide && !v->cpu.wide)
             continue;
-        if (get_msr(v, state_msrs[i].index, &value) == 0 && set_msr(v, state_msrs[i].index, value) == 0)
+        if (kvm_state_get_msr(v, state_msrs[i].index, &value) == 0 &&
+            kvm_state_set_msr(v, state_msrs[i].index, value) == 0)
             v->msrs[v->msr_count++] = i;
     }
 }
@@ -342,7 +343,7 @@ static int load_tsc(struct kvm_vcpu *v)
         struct kvm_device_attr a = tsc_attribute(&v->cpu.tsc_offset);
         return ioctl(v->fd, KVM_SET_DEVICE_ATTR, &a);
     }
-    return set_msr(v, MSR_TSC, cpu_host_tsc() + v->cpu.tsc_offset);
+    return kvm_state_set_msr(v, MSR_TSC, cpu_host_tsc() + v->cpu.tsc_offset);
 }
 
 /* Without the attribute each way costs the time between the two readings; guest time never goes back by it, since the
@@ -354,7 +355,7 @@ static int store_tsc(struct kvm_vcpu *v)
         struct kvm_device_attr a = tsc_attribute(&v->cpu.tsc_offset);
         return ioctl(v->fd, KVM_GET_DEVICE_ATTR, &a);
     }
-    if (get_msr(v, MSR_TSC, &tsc))
+    if (kvm_state_get_msr(v, MSR_TSC, &tsc))
         return -1;
     v->cpu.tsc_offset = tsc - cpu_host_tsc();
     return 0;
@@ -554,7 +555,7 @@ static void add_leaf(struct cpuid_table *t, const struct kvm_vcpu *v, uint32_t l
     cpu_model_leaf(v->cpu.model, leaf, subleaf, 0, v->cpu.model->xcr0_mask, v->cpu.index, out);
     if (leaf == 0x80000008 && !v->cpu.model->long_mode)
         out[0] = (out[0] & 0xff) | 48u << 8; /* KVM takes no other number of linear address bits than 48 and 57 */
-    if (leaf == 1 && !v->vm->has_deadline_exits)
+    if (leaf == 1 && !(v->vm->chips.present ? v->vm->chips.deadline : v->vm->has_deadline_exits))
         out[2] &= ~(1u << 24); /* TSC deadline */
     t->entry[t->head.nent++] = (struct kvm_cpuid_entry2){
         .function = leaf, .index = subleaf, .flags = flags, .eax = out[0], .ebx = out[1], .ecx = out[2], .edx = out[3]};
@@ -578,7 +579,7 @@ static void build_cpuid(const struct kvm_vcpu *v, struct cpuid_table *t)
 }
 
 /* --cpu-model host: what this KVM offers, less what struct cpu has no place for (AVX-512, protection keys, AMX,
- * five-level paging) and what needs a local APIC in the kernel. */
+ * five-level paging), and what the board's local APIC has not: x2APIC, and deadlines, which KVM offers by its own. */
 static void trim_host_leaf(const struct kvm_vcpu *v, struct kvm_cpuid_entry2 *e)
 {
     switch (e->function) {
