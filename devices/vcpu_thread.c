@@ -147,6 +147,16 @@ static void alarm_rings(void *opaque)
     cpu_raise(v->cpu, CPU_EVENT_KICK);
 }
 
+/* Who runs the clock's timers, this thread or the loop's, is the engine's choice. Under the machine lock. */
+static void keep_time(struct vcpu *v)
+{
+    struct machine *m = v->machine;
+    if (v->alarm.open && v->engine->costly_exit)
+        vcpu_alarm_close(&v->alarm);
+    else if (!v->alarm.open && !v->engine->costly_exit)
+        vcpu_alarm_open(&v->alarm, m->clock, m->loop, alarm_rings, v);
+}
+
 /* Stands still while the machine is stopped, and runs the timers that are due. */
 static void attend(struct vcpu *v)
 {
@@ -158,6 +168,7 @@ static void attend(struct vcpu *v)
         pthread_cond_wait(&m->state_changed, &m->lock);
     }
     v->parked = false;
+    keep_time(v);
     vcpu_alarm_attend(&v->alarm);
     pthread_mutex_unlock(&m->lock);
 }
@@ -190,9 +201,6 @@ static void *run_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     struct machine *m = v->machine;
-    pthread_mutex_lock(&m->lock);
-    vcpu_alarm_open(&v->alarm, m->clock, m->loop, alarm_rings, v);
-    pthread_mutex_unlock(&m->lock);
     attend(v);
     atomic_store(&m->entered_cpu_ns, read_clock(CLOCK_PROCESS_CPUTIME_ID));
     atomic_store(&m->entered_at, read_clock(CLOCK_MONOTONIC));

@@ -686,6 +686,7 @@ static void stats(const struct cpu *cpu, FILE *out)
 }
 
 const struct engine engine_kvm = {.name = "kvm",
+                                  .costly_exit = true,
                                   .vcpu_create = vcpu_create,
                                   .vcpu_destroy = vcpu_destroy,
                                   .run = run,
