@@ -533,22 +533,37 @@ static void push_return(struct builder *b)
     }
 }
 
-/* The target of an indirect jump or call to r12, and for a call to where the push leaves it alone. */
-static void load_target(struct builder *b)
+/* The target of an indirect jump or call to r10, and for a call of which the push may lose that to where it does not.
+ */
+static void load_target(struct builder *b, bool keep)
 {
     const struct insn *in = b->in;
     if (in->mem.present) {
-        memory_operand(b, in->opsize, true, false, in->cls == INSN_CALL_IND ? op_load_kept : op_load_r12);
+        memory_operand(b, in->opsize, true, false, keep ? op_load_kept : op_load_r10);
+        if (keep)
+            asm_op(&b->a, OP_MOV | OP_W, R10, rm_reg(R12), 0);
         return;
     }
     unsigned from = host_gpr(b, in->rm.num);
     if (from == NO_REG) {
-        gpr_load(b, R12, in->rm.num);
-        from = R12;
+        gpr_load(b, R10, in->rm.num);
+        from = R10;
     }
-    load(b, R12, rm_reg(from));
-    if (in->cls == INSN_CALL_IND)
-        asm_op(&b->a, OP_MOV_TO | OP_W, R12, rm_absolute(&b->v->scratch[1]), 0);
+    load(b, R10, rm_reg(from));
+    if (keep)
+        asm_op(&b->a, OP_MOV_TO | OP_W, R10, rm_absolute(&b->v->scratch[1]), 0);
+}
+
+static void translate_indirect(struct builder *b)
+{
+    bool calls = b->in->cls == INSN_CALL_IND, keep = calls && !window_pushes(b);
+    load_target(b, keep);
+    check_target(b, R10);
+    if (calls)
+        push_return(b);
+    if (keep)
+        asm_op(&b->a, OP_MOV | OP_W, R10, rm_absolute(&b->v->scratch[1]), 0);
+    exit_indirect(b);
 }
 
 void translate_control(struct builder *b)
@@ -566,17 +581,8 @@ void translate_control(struct builder *b)
         exit_direct(b, branch_target(b));
         break;
     case INSN_JMP_IND:
-        load_target(b);
-        check_target(b, R12);
-        asm_op(&b->a, OP_MOV | wide_op(b), R10, rm_reg(R12), 0);
-        exit_indirect(b);
-        break;
     case INSN_CALL_IND:
-        load_target(b);
-        check_target(b, R12);
-        push_return(b);
-        asm_op(&b->a, OP_MOV | OP_W, R10, rm_absolute(&b->v->scratch[1]), 0);
-        exit_indirect(b);
+        translate_indirect(b);
         break;
     default: /* INSN_RET */
         stack_access(b, 0, in->opsize, false, op_load_r10);
