@@ -237,8 +237,10 @@ static void *run_thread(void *opaque)
 
 int vcpu_start(struct vcpu *v)
 {
+    pthread_mutex_lock(&v->machine->lock);
     int r = pthread_create(&v->thread, NULL, run_thread, v);
     v->started = r == 0;
+    pthread_mutex_unlock(&v->machine->lock);
     int pinned = v->started ? placement_apply_thread(&v->machine->config.placement, 0, v->thread) : 0;
     if (pinned)
         fprintf(stderr, "ringfold: the virtual CPU's thread cannot be bound: %s\n", strerror(-pinned));
@@ -249,5 +251,7 @@ void vcpu_join(struct vcpu *v)
 {
     cpu_raise(v->cpu, CPU_EVENT_KICK);
     pthread_join(v->thread, NULL);
+    pthread_mutex_lock(&v->machine->lock);
     v->started = false;
+    pthread_mutex_unlock(&v->machine->lock);
 }

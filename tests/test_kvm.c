@@ -97,6 +97,8 @@ static struct rig *rig_create(const struct engine *engine, bool long_mode)
                                   .kick = rig_kick,
                                   .opaque = r};
     r->cpu = engine->vcpu_create(NULL, &r->mem, &r->model, &r->board, 0, err, sizeof err);
+    if (!r->cpu && long_mode)
+        test_leave_without_tables();
     CU_ASSERT_STRING_EQUAL(err, "");
     CU_ASSERT_PTR_NOT_NULL_FATAL(r->cpu);
     return r;

@@ -75,12 +75,13 @@ static uint64_t *word(struct world *w, uint64_t gpa)
 }
 
 /* Page i of region n at n * 4 GiB + i pages: frames from 2 MiB on, by tables from 1 MiB on. */
-static bool open_world(struct world *w, bool pge)
+static void open_world(struct world *w, bool pge)
 {
     enum { ENTRY = 3 | 0x20 | 0x40 | 0x100 };
     char err[200];
-    if (memory_init(&w->mem, 8 << 20, err, sizeof err) || mmu_init(&w->mmu, &w->mem, true, 40))
-        return false;
+    CU_ASSERT_FATAL(!memory_init(&w->mem, 8 << 20, err, sizeof err));
+    if (mmu_init(&w->mmu, &w->mem, true, 40))
+        test_leave_without_tables();
     *word(w, 0x100000) = 0x101000 | ENTRY; /* PML4, then one page directory for every GiB of 512 */
     for (unsigned i = 0; i < 512; i++)
         *word(w, 0x101000 + i * 8) = 0x102000 | ENTRY;
@@ -89,7 +90,6 @@ static bool open_world(struct world *w, bool pge)
         *word(w, 0x103000 + i * 8) = (0x200000 + (uint64_t)i * PAGE_SIZE) | ENTRY;
     mmu_set_paging(&w->mmu, 0x80000001, 1 << 5 | (pge ? 1 << 7 : 0), 0x500);
     mmu_set_cr3(&w->mmu, 0x100000);
-    return true;
 }
 
 static void close_world(struct world *w)
@@ -115,7 +115,7 @@ static uint64_t *seen(const struct world *w, uint64_t gva)
 static void slots(void)
 {
     struct world w;
-    CU_ASSERT_FATAL(open_world(&w, true));
+    open_world(&w, true);
     if (!mmu_window_open(&w.mmu, MMU_WINDOW_SUPERVISOR) || !w.mmu.window[MMU_WINDOW_SUPERVISOR].regions) {
         test_skip("no address space for region tables here");
         close_world(&w);
@@ -152,7 +152,7 @@ static void slots(void)
 static void local_pages(void)
 {
     struct world w;
-    CU_ASSERT_FATAL(open_world(&w, false));
+    open_world(&w, false);
     if (mmu_window_open(&w.mmu, MMU_WINDOW_SUPERVISOR) && w.mmu.window[MMU_WINDOW_SUPERVISOR].regions) {
         uint64_t gva = (3ull << 32) + PAGE_SIZE;
         CU_ASSERT(enter_page(&w, gva));
@@ -169,7 +169,7 @@ static void user_code_in_the_upper_half(void)
     enum { US = 4 };
     struct world w;
     struct mmu_fault fault;
-    CU_ASSERT_FATAL(open_world(&w, true));
+    open_world(&w, true);
     *word(&w, 0x100000 + 256 * 8) = *word(&w, 0x100000);
     for (uint64_t at = 0x100000; at < 0x104000; at += 8)
         *word(&w, at) |= *word(&w, at) ? US : 0;
