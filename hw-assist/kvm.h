@@ -16,7 +16,7 @@
  * 6.10), since a guest that has measured it would be misled. What KVM's chips do otherwise than the board's: the I/O APIC
  * takes no notice of polarity, and its pin 0 gets no INTR; a request of the 8259 in edge mode outlives its line; LINT0
  * passes the 8259 on as ExtINT only; bits 2 and 3 of port 61h read as 0; the 8254 counts in binary, whatever the gate of
- * modes 0 and 4 says, and a new count takes effect at once.
+ * modes 0 and 4 says, and a new count takes effect at once; INIT by a local APIC resets the processor and nothing else.
  *
  * The lines of devices are set by KVM_IRQ_LINE, under the machine lock under which they move anyway. An irqfd for each
  * would save nothing: 0.2 us for one, 0.2 to 1.8 us for a write to the other's eventfd (software KVM, Linux 6.18), it is

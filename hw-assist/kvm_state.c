@@ -579,13 +579,16 @@ static void build_cpuid(const struct kvm_vcpu *v, struct cpuid_table *t)
 }
 
 /* --cpu-model host: what this KVM offers, less what struct cpu has no place for (AVX-512, protection keys, AMX,
- * five-level paging), and what the board's local APIC has not: x2APIC, and deadlines, which KVM offers by its own. */
+ * five-level paging) and x2APIC, which the board's local APIC has not. TSC deadlines are said to be there by who has
+ * the local APIC in the kernel. */
 static void trim_host_leaf(const struct kvm_vcpu *v, struct kvm_cpuid_entry2 *e)
 {
     switch (e->function) {
     case 1:
         e->ebx = (e->ebx & 0xffffff) | v->cpu.index << 24;
         e->ecx &= ~(1u << 3 | 1u << 21 | 1u << 24); /* MONITOR, x2APIC, TSC deadline */
+        if (v->vm->chips.present && v->vm->chips.deadline)
+            e->ecx |= 1u << 24;
         if (!v->cpu.model->apic)
             e->edx &= ~(1u << 9);
         break;
