@@ -262,7 +262,7 @@ static struct rig *rig_create(void)
     char err[256] = "";
     struct rig *r = calloc(1, sizeof *r);
     CU_ASSERT_EQUAL_FATAL(memory_init(&r->mem, RAM, err, sizeof err), 0);
-    cpu_model_init(&r->model, true, true);
+    cpu_model_init(&r->model, false, true);
     r->board = (struct cpu_board){.port_read = port_read,
                                   .port_write = port_write,
                                   .mem_read = mem_read,
