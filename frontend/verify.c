@@ -118,6 +118,7 @@ static int parse(struct verify *v, int *argc, char **argv)
     const char *useless = o->engine == ENGINE_CHOICE_KVM              ? "--engine kvm"
                           : o->machine.engine_options.one_insn_blocks ? "--one-insn-blocks"
                           : o->machine.engine_options.host_cpu        ? "--cpu-model host"
+                          : o->machine.engine_options.kernel_irqchip  ? "--kernel-irqchip"
                           : o->qmp                                    ? "--qmp"
                           : o->stats                                  ? "--stats"
                           : o->screenshot                             ? "--screenshot"

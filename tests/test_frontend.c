@@ -105,6 +105,11 @@ static void good_lines(void)
     CU_ASSERT_STRING_EQUAL(options.qmp, "/tmp/s");
     CU_ASSERT_EQUAL(parse("--cpu 32 --net none --display none -- -odd-name"), 0);
     CU_ASSERT_STRING_EQUAL(options.image, "-odd-name");
+    for (int i = 0; i < 3; i++) {
+        static const char *const lines[] = {"", "--kernel-irqchip on", "--kernel-irqchip off"};
+        CU_ASSERT_EQUAL(parse(lines[i]), 0);
+        CU_ASSERT_EQUAL((int)options.machine.engine_options.kernel_irqchip, i);
+    }
     options_free(&options);
 }
 
@@ -148,6 +153,7 @@ static void bad_lines(void)
         {"--timeout soon", "--timeout soon:", "seconds"},
         {"--log nothing", "--log nothing:", "no category"},
         {"--debug-exit yes", "--debug-exit yes:", "exact or qemu"},
+        {"--kernel-irqchip split", "--kernel-irqchip split:", "auto, on or off"},
         {"--frobnicate", "--frobnicate", "no such option"},
         {"-z", "-z", "no such option"},
         {"-zm 5", "-z", "no such option"},
