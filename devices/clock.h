@@ -39,8 +39,8 @@ void clock_continue(struct clock *clock);
 uint64_t clock_wall_ns(const struct clock *clock);
 
 void timer_init(struct timer *t, struct clock *clock, void (*fire)(void *opaque), void *opaque);
-void timer_arm(struct timer *t,
-               uint64_t deadline); /* absolute; re-arms when armed; a past deadline fires at the next run */
+/* deadline: absolute; a past one fires at the next run. Re-arms when armed. */
+void timer_arm(struct timer *t, uint64_t deadline);
 void timer_cancel(struct timer *t);
 static inline bool timer_armed(const struct timer *t)
 {
