@@ -18,6 +18,11 @@ void test_skip(const char *reason);
 /* The tables of a 64-bit machine could not be made, for which TSan leaves too little address space: skips the case and
  * leaves it as CUnit's fatal assertions do. */
 _Noreturn void test_leave_without_tables(void);
+#ifdef __SANITIZE_THREAD__
+enum { TEST_UNDER_TSAN = 1 };
+#else
+enum { TEST_UNDER_TSAN = 0 };
+#endif
 
 #define TEST_SUITE(suite, ...)                                                                                          \
     static const struct test_case test_cases_##suite[] = {__VA_ARGS__};                                                 \

@@ -132,6 +132,14 @@ static void report(struct pair *p, struct generator_case *c, const char *first)
     print_memory_difference(p);
 }
 
+/* TSan's runtime uses the vector registers when the guest's are in them. */
+static bool skip_under_tsan(void)
+{
+    if (TEST_UNDER_TSAN)
+        test_skip("TSan does not keep the guest's vector registers");
+    return TEST_UNDER_TSAN;
+}
+
 static bool pair_open(struct pair *p, unsigned bits, bool window)
 {
     /* The verifier ends the process at the first block it does not like: asked for, not by default. */
@@ -139,6 +147,8 @@ static bool pair_open(struct pair *p, unsigned bits, bool window)
                                            .window = window ? WINDOW_ALWAYS : WINDOW_AUTO};
     const char *why = "the translator is not built in";
 
+    if (skip_under_tsan())
+        return false;
     if (!&engine_bt) {
         test_skip(why);
         return false;
@@ -275,6 +285,8 @@ static void moved_code(unsigned bits, bool window, unsigned long count)
     unsigned long seed = setting("RINGFOLD_DIFF_SEED", 1), n = setting("RINGFOLD_DIFF_COUNT", count);
     unsigned failures = 0;
     const char *why = "the translator is not built in";
+    if (skip_under_tsan())
+        return;
     struct flat_machine *m = &engine_bt ? flat_machine_create(bits, &engine_bt, &options, &why) : NULL;
 
     if (!m) {
