@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Templates, found by a hash of the head's bytes. How long the head is says head_length, which knows less than the
+/* Templates, found by a hash of the head's bytes. How long the head is says outline.h, which knows less than the
  * library: where the two disagree, an instruction is decoded anew each time. What is found is right in any case: its
  * template was made from an instruction that begins with the same bytes.
  *
@@ -7,21 +7,24 @@
  * calls the library by way of insn_decode_shape. */
 #include "decoder/cache.h"
 
+#include "decoder/outline.h"
 #include "decoder/shape.h"
 
 #include <stdlib.h>
 
-enum { TEMPLATES = 1 << 14, SLOTS = 2 * TEMPLATES, LONGEST = 15 };
+enum { MODES = 3, TEMPLATES = 1 << 14, SLOTS = 2 * TEMPLATES, LONGEST = 15 };
 
+/* Two cache lines side by side, which processors fetch together. */
 struct template
 {
-    struct insn insn; /* the tail's values and bytes zero */
+    _Alignas(128) struct insn insn; /* the tail's values and bytes zero */
     struct insn_shape shape;
 };
+_Static_assert(sizeof(struct template) == 128, "what is not in the caches any more is what a look-up costs");
 
 struct slot {
     uint16_t check; /* bits of the hash that do not say which slot it is */
-    uint16_t index; /* template + 1, 0: none */
+    uint16_t index; /* of the template, 0: none */
 };
 _Static_assert(TEMPLATES < 1 << 16, "an index has 16 bits");
 
@@ -29,22 +32,25 @@ struct insn_cache {
     struct slot slots[SLOTS];
     struct template *templates;
     uint32_t template_count;
+    uint8_t sure[MODES][2][4][256]; /* see sure_of */
 };
 
 static void start(struct insn_cache *c)
 {
     for (unsigned i = 0; i < SLOTS; i++)
         *(volatile uint16_t *)&c->slots[i].index = 0; /* not by memset, which uses vector registers */
-    c->template_count = 0;
+    c->template_count = 1;
 }
 
 struct insn_cache *insn_cache_create(void)
 {
     struct insn_cache *c = calloc(1, sizeof *c);
-    if (c && !(c->templates = malloc(TEMPLATES * sizeof *c->templates))) {
+    if (c && !(c->templates = aligned_alloc(_Alignof(struct template), TEMPLATES * sizeof *c->templates))) {
         free(c);
         return NULL;
     }
+    if (c)
+        c->template_count = 1;
     return c;
 }
 
@@ -58,84 +64,21 @@ void insn_cache_destroy(struct insn_cache *c)
 
 /* ---- heads ---- */
 
-/* One bit for each opcode that a ModRM byte follows: SDM vol. 2, tables. */
-static const uint32_t modrm_primary[8] = {0x0f0f0f0f, 0x0f0f0f0f, 0, 0x00000a0c, 0x0000ffff, 0, 0xff0f00f3, 0xc0c00000};
-static const uint32_t modrm_0f[8] = {0xffffa00f, 0xffffffff, 0xff00ffff, 0xff7fffff,
-                                     0xffff0000, 0xfffff8f8, 0xffff00ff, 0xffffffff};
-
-static bool bit(const uint32_t *bits, unsigned n)
-{
-    return bits[n / 32] >> n % 32 & 1;
-}
-
-static bool is_legacy_prefix(unsigned byte)
-{
-    switch (byte) {
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66:
-    case 0x67:
-    case 0xf0:
-    case 0xf2:
-    case 0xf3:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Bytes of prefixes, opcode, ModRM and SIB; 16 bytes can be read, those behind the last one that counts may be any. */
-static unsigned head_length(const uint8_t *bytes, enum insn_mode mode)
-{
-    unsigned i = 0;
-    bool short_addresses = mode == INSN_MODE_16, modrm;
-    for (; i < 8 && is_legacy_prefix(bytes[i]); i++)
-        short_addresses ^= bytes[i] == 0x67 && mode != INSN_MODE_64;
-    if (mode == INSN_MODE_64 && (bytes[i] & 0xf0) == 0x40)
-        i++;
-    unsigned opcode = bytes[i++];
-    if ((opcode & 0xfe) == 0xc4 && (mode == INSN_MODE_64 || bytes[i] >> 6 == 3)) { /* VEX */
-        i += opcode == 0xc4 ? 3 : 2;
-        modrm = bytes[i - 1] != 0x77;
-    } else if (opcode == 0x0f) {
-        opcode = bytes[i++];
-        modrm = bit(modrm_0f, opcode);
-        i += opcode == 0x38 || opcode == 0x3a;
-    } else {
-        modrm = bit(modrm_primary, opcode);
-    }
-    if (!modrm)
-        return i;
-    unsigned byte = bytes[i++];
-    return i + (!short_addresses && byte >> 6 != 3 && (byte & 7) == 4);
-}
-
-struct head {
-    uint64_t low, high; /* its bytes */
-    unsigned length;
-    uint32_t slot; /* where it is first looked for */
-    uint16_t check;
-};
-
 /* 16 bytes can be read. */
-static void head_set(struct head *h, const uint8_t *bytes, unsigned length, enum insn_mode mode)
+static void head_set(struct insn_head *h, const uint8_t *bytes, unsigned length, enum insn_mode mode)
 {
     __builtin_memcpy(&h->low, bytes, 8);
     __builtin_memcpy(&h->high, bytes + 8, 8);
     h->high = length <= 8 ? 0 : h->high & ~0ull >> (128 - 8 * length);
     h->low = length >= 8 ? h->low : h->low & ~0ull >> (64 - 8 * length);
-    h->length = length;
+    h->length = (uint8_t)length;
     uint64_t mixed = h->low ^ h->high * 0xc2b2ae3d27d4eb4full ^ length ^ (uint64_t)mode << 4;
     mixed *= 0x9e3779b97f4a7c15ull;
     h->slot = (uint32_t)(mixed >> 32) % SLOTS;
     h->check = (uint16_t)(mixed >> 48);
 }
 
-static bool head_is(const struct head *h, const struct template *t, enum insn_mode mode)
+static bool head_is(const struct insn_head *h, const struct template *t, enum insn_mode mode)
 {
     uint64_t low, high;
     __builtin_memcpy(&low, t->insn.bytes, 8);
@@ -143,10 +86,10 @@ static bool head_is(const struct head *h, const struct template *t, enum insn_mo
     return low == h->low && high >> 8 == h->high && t->shape.head == h->length && t->insn.mode == mode;
 }
 
-static const struct template *find_template(const struct insn_cache *c, const struct head *h, enum insn_mode mode)
+static const struct template *find_template(const struct insn_cache *c, const struct insn_head *h, enum insn_mode mode)
 {
     for (uint32_t i = h->slot; c->slots[i].index; i = (i + 1) % SLOTS) {
-        const struct template *t = &c->templates[c->slots[i].index - 1];
+        const struct template *t = &c->templates[c->slots[i].index];
         if (c->slots[i].check == h->check && head_is(h, t, mode))
             return t;
     }
@@ -194,25 +137,48 @@ static bool complete(struct insn *out, const struct template *t, const uint8_t *
     return !s->shift || (out->imm & (out->opsize == 8 ? 0x3f : 0x1f));
 }
 
+int insn_cache_find_head(const struct insn_cache *c, struct insn *out, const struct insn_head *head,
+                         const uint8_t *bytes, size_t avail, enum insn_mode mode)
+{
+    const struct template *t = find_template(c, head, mode);
+    return t && t->insn.len <= avail && complete(out, t, bytes) ? t->insn.len : 0;
+}
+
 int insn_cache_find(const struct insn_cache *c, struct insn *out, const uint8_t *bytes, size_t avail,
                     enum insn_mode mode)
 {
     uint8_t few[16];
-    struct head h;
+    struct insn_head h;
     if (avail < sizeof few) {
         for (size_t i = 0; i < sizeof few; i++)
             few[i] = i < avail ? bytes[i] : 0;
         bytes = few;
     }
-    head_set(&h, bytes, head_length(bytes, mode), mode);
-    const struct template *t = find_template(c, &h, mode);
-    return t && t->insn.len <= avail && complete(out, t, bytes) ? t->insn.len : 0;
+    head_set(&h, bytes, outline(bytes, mode).head, mode);
+    return insn_cache_find_head(c, out, &h, bytes, avail, mode);
+}
+
+unsigned insn_cache_look_ahead(const struct insn_cache *c, const uint8_t *bytes, size_t avail, enum insn_mode mode,
+                               struct insn_head *heads, unsigned count)
+{
+    unsigned n = 0;
+    for (size_t at = 0; n < count && at + 16 <= avail;) {
+        struct insn_outline o = outline(bytes + at, mode);
+        struct insn_head *h = &heads[n++];
+        head_set(h, bytes + at, o.head, mode);
+        h->at = (uint8_t)at;
+        __builtin_prefetch(&c->templates[c->slots[h->slot].index]);
+        at += o.head + o.tail;
+        if (o.leaves)
+            break;
+    }
+    return n;
 }
 
 static void remember(struct insn_cache *c, const struct template *t, enum insn_mode mode)
 {
     uint8_t bytes[16] = {0};
-    struct head h;
+    struct insn_head h;
     for (unsigned i = 0; i < t->shape.head; i++)
         bytes[i] = t->insn.bytes[i];
     head_set(&h, bytes, t->shape.head, mode);
@@ -223,18 +189,19 @@ static void remember(struct insn_cache *c, const struct template *t, enum insn_m
     uint32_t i = h.slot;
     while (c->slots[i].index)
         i = (i + 1) % SLOTS;
-    c->templates[c->template_count++] = *t;
     c->slots[i] = (struct slot){.check = h.check, .index = (uint16_t)c->template_count};
+    c->templates[c->template_count++] = *t;
 }
 
 static bool same(const struct insn *a, const struct insn *b)
 {
-    const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
-    for (size_t i = 0; i < sizeof *a; i++)
+    const uint64_t *x = (const uint64_t *)a, *y = (const uint64_t *)b;
+    for (size_t i = 0; i < sizeof *a / sizeof *x; i++)
         if (x[i] != y[i])
             return false;
     return true;
 }
+_Static_assert(sizeof(struct insn) % sizeof(uint64_t) == 0, "same compares whole words");
 
 /* Does the template give what the library gives for another tail? The register in an immediate, for one, it does not:
  * 32-bit code ignores the top bit of that. */
@@ -247,6 +214,17 @@ static bool holds(const struct template *t, const uint8_t *bytes, enum insn_mode
         other[i] = i < t->shape.head ? bytes[i] : 0xa5;
     return insn_decode_shape(&expected, &shape, other, t->insn.len, mode) == t->insn.len && complete(&got, t, other) &&
            same(&expected, &got);
+}
+
+/* Templates of integer instructions that differ in registers only need no second look: by ModRM.reg, a bit for those
+ * with the same opcode and the same kind of tail that were seen to hold. NULL: each is looked at. */
+static uint8_t *sure_of(struct insn_cache *c, const struct template *t)
+{
+    const struct insn *in = &t->insn;
+    if (in->encoding != ENCODING_LEGACY || in->map > MAP_0F || in->mandatory || in->vector || in->mmx || in->x87)
+        return NULL;
+    unsigned tail = (t->shape.disp_len ? 1 : 0) | (t->shape.imm_len ? 2 : 0);
+    return &c->sure[in->mode][in->map][tail][in->opcode];
 }
 
 int insn_cache_decode(struct insn_cache *c, struct insn *out, const uint8_t *bytes, size_t avail, enum insn_mode mode)
@@ -262,7 +240,11 @@ int insn_cache_decode(struct insn_cache *c, struct insn *out, const uint8_t *byt
         t.insn.bytes[i] = 0;
     t.insn.mem.disp = t.shape.disp_len ? 0 : out->mem.disp;
     t.insn.imm = t.shape.imm_len ? 0 : out->imm;
-    if (t.shape.head == len || holds(&t, bytes, mode))
+    uint8_t *sure = sure_of(c, &t), reg = (uint8_t)(1 << out->modrm_reg);
+    if (t.shape.head == len || (sure && (*sure & reg)) || holds(&t, bytes, mode)) {
         remember(c, &t, mode);
+        if (sure && t.shape.head != len)
+            *sure |= reg;
+    }
     return len;
 }

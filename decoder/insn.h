@@ -117,8 +117,8 @@ struct insn {
     struct insn_reg opreg; /* register in the low three opcode bits: push r, bswap, xchg, mov r, imm, inc r */
     uint8_t imm_len;       /* bytes of immediates behind the operands: 0-8; they are the last imm_len bytes. A register
                               in the immediate (vblendvps) has the bit that 32-bit code ignores cleared in bytes[] */
-    uint64_t imm;          /* first immediate, sign-extended where the instruction does so; branch: displacement */
     uint16_t imm2;         /* enter's level, far pointer's selector */
+    uint64_t imm;          /* first immediate, sign-extended where the instruction does so; branch: displacement */
 
     struct insn_mem mem;
     uint16_t gpr_read, gpr_write; /* one bit a register, implicit ones and address registers included; a partial write
