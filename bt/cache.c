@@ -15,10 +15,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
-
 enum { GLUE_BYTES = 3 * PAGE_SIZE, PAGE_MAX = 1 << 16 };
 
 static const uintptr_t LOW_START = 0x10000000, LOW_END = 0x7f000000, LOW_STEP = 0x1000000;
@@ -439,6 +435,7 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
                                    .mode = v->mode,
                                    .used = __builtin_ia32_rdtsc(),
                                    .lin_before = BT_NOWHERE,
+                                   .frame = (uint32_t)(f - c->frames),
                                    .next_hash = *head,
                                    .next_frame = f->pages};
     bt_clear(c->starts[n], sizeof c->starts[n]);
@@ -448,15 +445,19 @@ uint32_t bt_cache_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
     return n;
 }
 
-/* Memory for the next blocks: several pages at once, where the first touch of each would be a page fault, and another
- * one in the executable view, which finds its neighbours there now. An older kernel does not know this: no harm. */
+/* Memory for the next blocks. A page of the executable view finds its neighbours there at its own first touch. */
 static void allocate_ahead(struct bt_cache *c)
 {
-    enum { STEP = 128 << 10 };
-    if (c->used + STEP / 2 <= c->allocated || c->size - c->allocated < STEP)
-        return;
-    madvise(c->write_view + c->allocated, STEP, MADV_POPULATE_WRITE);
-    c->allocated += STEP;
+    enum { CODE_STEP = 128 << 10, STEP = 64 << 10 };
+    reserve_ahead(c->write_view, c->used, c->size, &c->allocated, CODE_STEP);
+#define TABLE_AHEAD(table, n, max)                                                                                     \
+    reserve_ahead(c->table, n * sizeof *c->table, c->max * sizeof *c->table, &c->allocated_of.table, STEP)
+    TABLE_AHEAD(blocks, c->block_count, block_max);
+    TABLE_AHEAD(exits, c->exit_count, exit_max);
+    TABLE_AHEAD(records, c->record_count, record_max);
+    TABLE_AHEAD(constants, c->constant_count, constant_max);
+    TABLE_AHEAD(starts, c->page_count, page_max);
+#undef TABLE_AHEAD
 }
 
 void bt_cache_written_to(struct bt_cache *c, const uint8_t *end)
@@ -512,9 +513,9 @@ struct bt_block *bt_cache_find(struct bt_cache *c, uint32_t page, unsigned offse
     return NULL;
 }
 
-static void mark_bytes(struct bt_cache *c, uint64_t gfn, unsigned from, unsigned to)
+static void mark_bytes(struct bt_cache *c, struct bt_frame *f, unsigned from, unsigned to)
 {
-    struct bt_frame *f = frame_make(c, gfn);
+    uint64_t gfn = f->gfn;
     f->live++;
     for (unsigned i = from, n; i < to; i += n) {
         n = to - i < 64 - i % 64 ? to - i : 64 - i % 64;
@@ -536,7 +537,7 @@ void bt_cache_attach(struct bt_cache *c, struct bt_block *b)
     unsigned end = b->offset + b->length;
     b->next = p->blocks;
     p->blocks = (uint32_t)(b - c->blocks);
-    mark_bytes(c, p->gfn, b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
+    mark_bytes(c, &c->frames[p->frame], b->offset, end > PAGE_SIZE ? PAGE_SIZE : end);
 }
 
 void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
@@ -549,7 +550,7 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b)
     b->fits = true;
     bt_cache_attach(c, b);
     if (end > PAGE_SIZE)
-        mark_bytes(c, b->second_gfn, 0, end - PAGE_SIZE);
+        mark_bytes(c, frame_make(c, b->second_gfn), 0, end - PAGE_SIZE);
     if (end > PAGE_SIZE && !(p->mode & UNMAPPED)) {
         b->next_crossing = p->crossing;
         p->crossing = n;

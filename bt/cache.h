@@ -107,6 +107,7 @@ struct bt_page {
                            Some may be linked no longer. Unlinked when the page leaves the code map. */
     uint64_t used;      /* time stamp counter when it last entered a code map */
     uint64_t lin_before; /* where it moved away from, or BT_NOWHERE */
+    uint32_t frame;      /* index of its frame's record */
 };
 #define BT_NOWHERE (~0ull)
 
@@ -154,7 +155,10 @@ struct bt_cache {
     struct bt_vcpu *vcpu;
     uint8_t *exec_view, *write_view;
     size_t size, used, glue_size;
-    size_t allocated;       /* the host has memory for so much of it */
+    uint64_t allocated; /* the host has memory for so much of it */
+    struct {
+        uint64_t blocks, exits, records, constants, starts;
+    } allocated_of;         /* the same of the tables below */
     uint32_t *invalid;      /* by page record: 1, or 0 while it is in the code map; in the low 2 GiB */
     struct bt_glue glue[4]; /* of 16/32-bit, of 64-bit code; of 64-bit code by enum mmu_window_kind's window */
     size_t glue_used;       /* of glue_size */

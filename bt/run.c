@@ -319,16 +319,18 @@ static void take_interrupts(struct bt_vcpu *v)
 
 /* ---- finding code ---- */
 
-static struct bt_block *translate(struct bt_vcpu *v)
+static struct bt_block *translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
 {
     v->translating = true;
-    struct bt_block *b = bt_translate(v);
+    struct bt_block *b = bt_translate(v, at, page);
     if (v->options.verify_code || v->perf_map)
         cpu_fpu_unload(&v->cpu);
     if (b && v->options.verify_code)
         bt_verify_block(v->cache, b);
     if (b && v->perf_map)
         bt_perf_map_add(v, b);
+    if (b)
+        bt_link_known(v, b);
     v->translating = false;
     return b;
 }
@@ -407,17 +409,22 @@ static uintptr_t find(struct bt_vcpu *v, struct bt_block **block)
         cpu_fpu_unload(cpu);
         bt_cache_flush(c);
     }
+    uint32_t page;
     if (v->mode & BT_MODE_SINGLE) {
-        b = bt_cache_find(c, bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT), lin & PAGE_MASK);
+        page = bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT);
+        b = bt_cache_find(c, page, lin & PAGE_MASK);
         if (b && b->second_gfn != ~0ull && !second_page_is(v, b, NULL))
             b = NULL;
     } else {
-        b = bt_cache_find(c, map_page(v, lin, &at), lin & PAGE_MASK);
+        page = bt_cache_mapped(c, lin);
+        if (!page || c->pages[page].gfn != gpa_gfn(at.addr))
+            page = map_page(v, lin, &at);
+        b = bt_cache_find(c, page, lin & PAGE_MASK);
         *block = b;
         if (b)
             return b->entry;
     }
-    if (!b && !(b = translate(v)))
+    if (!b && !(b = translate(v, at.addr, page)))
         return 0;
     *block = b;
     return b->entry + b->body;
@@ -465,9 +472,10 @@ static bool enter_plain(struct bt_vcpu *v)
         bt_cache_flush(c);
     }
     v->mode = mode | BT_MODE_PLAIN;
-    struct bt_block *b = bt_cache_find(c, bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT), lin & PAGE_MASK);
+    uint32_t page = bt_cache_page(c, gpa_gfn(at.addr), lin >> PAGE_SHIFT);
+    struct bt_block *b = bt_cache_find(c, page, lin & PAGE_MASK);
     if (!b)
-        b = translate(v);
+        b = translate(v, at.addr, page);
     v->mode = mode;
     if (!b)
         return false;

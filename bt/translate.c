@@ -156,11 +156,12 @@ static uint64_t next_eip(const struct builder *b, uint64_t eip, unsigned len)
     return b->wide ? eip + len : (uint32_t)(eip + len);
 }
 
-/* insn_decode by way of what is known already. */
-static int decode(struct builder *b, struct insn *in, const uint8_t *bytes, size_t avail)
+/* insn_decode by way of what is known already. head: of insn_cache_look_ahead, or NULL. */
+static int decode(struct builder *b, struct insn *in, const struct insn_head *head, const uint8_t *bytes, size_t avail)
 {
     enum insn_mode mode = b->mode & BT_MODE_CODE_MASK;
-    int len = insn_cache_find(b->c->decoded, in, bytes, avail, mode);
+    int len = head ? insn_cache_find_head(b->c->decoded, in, head, bytes, avail, mode)
+                   : insn_cache_find(b->c->decoded, in, bytes, avail, mode);
     if (len)
         return len;
     cpu_fpu_unload(&b->v->cpu);
@@ -176,7 +177,7 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
     *crossed = false;
     for (; have < room && have < 15; have++)
         bytes[have] = fetch_byte(b->v, gpa_add(at, have));
-    int len = decode(b, in, bytes, have);
+    int len = decode(b, in, NULL, bytes, have);
     if (len == 0 && have < 15) {
         if (fetch_address(b->v, next_eip(b, eip, room), &second))
             return CPU_FAULT;
@@ -184,7 +185,7 @@ static int decode_crossing(struct builder *b, uint64_t eip, gpa_t at, struct ins
         *crossed = true;
         for (; have < 15; have++)
             bytes[have] = fetch_byte(b->v, gpa_add(second, have - room));
-        len = decode(b, in, bytes, have);
+        len = decode(b, in, NULL, bytes, have);
     }
     if (len <= 0)
         return cpu_raise_fault_error(&b->v->cpu, VECTOR_GP, 0);
@@ -223,15 +224,22 @@ static void cut_at_targets(struct builder *b)
 
 static int decode_block(struct builder *b, gpa_t at)
 {
+    enum { AHEAD = 8 }; /* instructions: more than a block has, most often */
     const uint8_t *page = memory_page(b->v->mem, gpa_gfn(at)).read;
-    unsigned offset = at.v & PAGE_MASK;
+    struct insn_head ahead[AHEAD];
+    unsigned offset = at.v & PAGE_MASK, first = offset, known = 0;
     uint64_t eip = b->eip;
     unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_MAX_INSNS;
     if (b->v->options.block_insns && b->v->options.block_insns < max)
         max = b->v->options.block_insns;
+    if (page)
+        known = insn_cache_look_ahead(b->c->decoded, page + offset, PAGE_SIZE - offset, b->mode & BT_MODE_CODE_MASK,
+                                      ahead, max < AHEAD ? max : AHEAD);
     while (b->count < max && offset < PAGE_SIZE) {
         struct insn *in = &b->insns[b->count];
-        int len = page ? decode(b, in, page + offset, PAGE_SIZE - offset) : 0;
+        const struct insn_head *head =
+            b->count < known && ahead[b->count].at == offset - first ? &ahead[b->count] : NULL;
+        int len = page ? decode(b, in, head, page + offset, PAGE_SIZE - offset) : 0;
         if (len <= 0) {
             bool crossed;
             if (b->count) /* it begins a block of its own */
@@ -444,20 +452,13 @@ static struct bt_block *finish(struct builder *b)
     return block;
 }
 
-struct bt_block *bt_translate(struct bt_vcpu *v)
+struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
 {
     static _Thread_local struct builder builder;
     struct builder *b = &builder;
     struct bt_cache *c = v->cache;
     uint64_t start = __builtin_ia32_rdtsc();
-    gpa_t at;
     bt_protect_vectors(v);
-    if (fetch_address(v, v->cpu.rip, &at))
-        return NULL;
-    if (bt_cache_full(c)) {
-        cpu_fpu_unload(&v->cpu);
-        bt_cache_flush(c);
-    }
     b->v = v; /* field by field: clearing the arrays would cost more than a short block's translation */
     b->c = c;
     b->mode = v->mode;
@@ -473,7 +474,6 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
         return NULL;
     liveness(b);
     groups_find(b);
-    uint32_t page = bt_cache_page(c, b->gfn, b->lin);
     b->block = &c->blocks[c->block_count];
     *b->block = (struct bt_block){.page = page,
                                   .offset = at.v & PAGE_MASK,
@@ -489,4 +489,22 @@ struct bt_block *bt_translate(struct bt_vcpu *v)
     struct bt_block *block = finish(b);
     v->stats.translate_cycles += __builtin_ia32_rdtsc() - start;
     return block;
+}
+
+void bt_link_known(struct bt_vcpu *v, const struct bt_block *b)
+{
+    struct bt_cache *c = v->cache;
+    uint32_t mode = c->pages[b->page].mode;
+    if ((mode & (BT_MODE_SINGLE | BT_MODE_PLAIN)) || v->options.one_insn_blocks)
+        return;
+    for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++) {
+        const struct bt_exit_record *e = &c->exits[i];
+        uint64_t lin = bt_linear(v, e->target_eip);
+        if (e->plain || !bt_target_good(v, e->target_eip) || (e->far && !(mode & BT_MODE_WINDOW)))
+            continue; /* a landing is not worth its memory before it is used */
+        uint32_t page = e->far ? bt_cache_mapped(c, lin) : b->page;
+        struct bt_block *to = page ? bt_cache_find(c, page, lin & PAGE_MASK) : NULL;
+        if (to && to->second_gfn == ~0ull)
+            bt_cache_link(c, i, to);
+    }
 }

@@ -101,9 +101,12 @@ struct builder {
 };
 
 /* translate.c */
-/* Translates the block at cpu->rip. Returns it, or NULL with cpu->fault set (fetch fault). Unloads
- * the FPU now and then. */
-struct bt_block *bt_translate(struct bt_vcpu *v);
+/* Translates the block at cpu->rip, which is at `at` in guest-physical memory; page: its page record. bt_cache_full is
+ * false. Returns the block, or NULL with cpu->fault set (fetch fault). Unloads the FPU now and then. */
+struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page);
+/* Links the exits of a new block, of the current mode, that lead to what is there already, rather than when they are
+ * first taken. */
+void bt_link_known(struct bt_vcpu *v, const struct bt_block *b);
 struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *));
 /* EFLAGS are about to be overwritten by the translator's own code before or inside the current instruction. */
 void flags_clobber(struct builder *b);

@@ -243,14 +243,14 @@ static void look_at(struct analysis *a, unsigned n)
 void groups_find(struct builder *b)
 {
     struct analysis a;
-    bt_clear(&a, sizeof a);
-    a.b = b;
     b->group_count = 0;
     for (unsigned i = 0; i < b->count; i++)
         b->members[i][GROUP_OPERAND].group = b->members[i][GROUP_STACK].group = 0;
     if (b->count < 2 || (b->mode & (BT_MODE_SINGLE | BT_MODE_WATCH | BT_MODE_ALIGN | BT_MODE_PLAIN | BT_MODE_WINDOW)) ||
         !(b->mode & BT_MODE_STACK32) || (b->mode & BT_MODE_CODE_MASK) == INSN_MODE_16 || b->second_gfn != ~0ull)
         return;
+    bt_clear(&a, sizeof a);
+    a.b = b;
     forget_all(&a);
     for (unsigned i = 0; i < b->count; i++)
         look_at(&a, i);

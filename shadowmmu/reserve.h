@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 /* size bytes of zeroes, page-aligned. NULL with errno set: no address space. */
 static inline void *reserve(uint64_t size)
 {
@@ -31,6 +35,17 @@ static inline void unreserve(void *p, uint64_t size)
 {
     if (p)
         munmap(p, size);
+}
+
+/* A table that is filled from its beginning: memory for what comes next, many pages at once, where the first touch of
+ * each would be a page fault. used, size: bytes in use and reserved; *have: there is memory for so many. A kernel that
+ * does not know this (before Linux 5.14) does no harm. */
+static inline void reserve_ahead(void *table, uint64_t used, uint64_t size, uint64_t *have, uint64_t step)
+{
+    if (used + step / 2 <= *have || size < *have + step)
+        return;
+    madvise((uint8_t *)table + *have, step, MADV_POPULATE_WRITE);
+    *have += step;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The translator on small hand-assembled programs: flat 32-bit protected mode without paging, ended by HLT. */
-#include "cpu/engine.h"
+#include "bt/vcpu.h"
 #include "tests/test.h"
 
 #include <stdlib.h>
@@ -335,7 +335,21 @@ static void page_behind_a_call(void)
     rig_close(&r);
 }
 
+/* A loop's jump back leads to what is there already: only the ways in and out are linked when they are first taken. */
+static void known_targets(void)
+{
+    struct rig r;
+    CU_ASSERT_FATAL(rig_open(&r));
+    /* mov ecx,3; L: add ebx,1; dec ecx; jnz L */
+    CU_ASSERT_EQUAL(RUN(&r, 0xb9, 3, 0, 0, 0, 0x83, 0xc3, 1, 0x49, 0x75, 0xfa), ENGINE_EXIT_HALT);
+    CU_ASSERT_EQUAL(r.cpu->gpr[GPR_CX], 0);
+    CU_ASSERT_EQUAL(bt_of(r.cpu)->stats.exits[BT_EXIT_CHAIN], 2);
+    CU_ASSERT_EQUAL(bt_of(r.cpu)->stats.chains, 3);
+    rig_close(&r);
+}
+
 TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, calls, returns", loops_and_calls},
+           {"jumps to what is there already", known_targets},
            {"flags survive the checks of memory accesses", flags_survive_memory},
            {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
            {"self-modifying code in the running block", self_modifying},
