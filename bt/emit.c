@@ -217,10 +217,11 @@ void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int
 }
 
 /* Segment prefixes, which do nothing here, make it longer (not slower, as measured). */
+static const uint8_t ignored_prefixes[] = {0x3e, 0x3e, 0x3e, 0x3e};
+
 static void push_or_pop(struct assembler *a, unsigned opcode, unsigned reg)
 {
-    static const uint8_t prefixes[] = {0x3e, 0x3e, 0x3e, 0x3e};
-    asm_bytes(a, prefixes, reg & 8 ? 3 : 4);
+    asm_bytes(a, ignored_prefixes, reg & 8 ? 3 : 4);
     if (reg & 8)
         asm_byte(a, 0x41);
     asm_byte(a, (uint8_t)(opcode | (reg & 7)));
@@ -239,6 +240,7 @@ void asm_pop(struct assembler *a, unsigned reg)
 
 void asm_push_imm32(struct assembler *a, int32_t v)
 {
+    asm_bytes(a, ignored_prefixes, sizeof ignored_prefixes);
     asm_byte(a, 0x68);
     asm_u32(a, (uint32_t)v);
 }

@@ -177,7 +177,8 @@ void asm_mov_imm64(struct assembler *a, unsigned reg, uint64_t v);
 /* mov qword [address], v: in one store, which a load soon after may depend on; r11 may be lost. */
 void asm_store_imm64(struct assembler *a, const volatile void *address, uint64_t v);
 void asm_group1_imm(struct assembler *a, bool w, unsigned ext, struct rm rm, int32_t imm);
-/* The whole register, or the number as a sign-extended one, in WINDOW_OP_BYTES bytes. */
+/* The whole register, in WINDOW_OP_BYTES bytes; and a number, sign-extended, which lies behind so many bytes: it may
+ * change when a jump is in their place (builder_constant, bt_window_divert). */
 void asm_push(struct assembler *a, unsigned reg);
 void asm_pop(struct assembler *a, unsigned reg);
 void asm_push_imm32(struct assembler *a, int32_t v);

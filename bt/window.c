@@ -283,12 +283,22 @@ enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_k
     }
 }
 
+/* Is a number that moves with the page (bt/move.h) where the jump would be? */
+static bool has_constant(const struct bt_cache *c, const struct bt_block *b, uintptr_t at)
+{
+    uint64_t first = at - b->entry;
+    for (const struct bt_constant *k = &c->constants[b->first_constant]; k->form; k++)
+        if (k->host_offset >= first && k->host_offset < first + WINDOW_OP_BYTES)
+            return true;
+    return false;
+}
+
 void bt_window_divert(struct bt_vcpu *v, uintptr_t at, const struct bt_block *b, const struct bt_insn_record *r)
 {
     struct bt_cache *c = v->cache;
     const struct bt_glue *g = bt_glue_of(c, c->pages[b->page].mode);
     struct assembler a = bt_assembler(c), jump = a;
-    if (bt_cache_full(c))
+    if (bt_cache_full(c) || has_constant(c, b, at))
         return;
     a.p += BT_ENTRY_SAVED;
     jump.p = c->write_view + (at - (uintptr_t)c->exec_view);

@@ -340,6 +340,9 @@ static void verifier_takes(void)
     asm_op(&b.a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)table_of(&b)), 0);
     indexed(&b, NO_REG, RDX, 4);
     CU_ASSERT(good(&b));
+    begin(&b); /* what may be changed when the page moves is not where a jump may be */
+    asm_push_imm32(&b.a, -1);
+    CU_ASSERT(b.a.p - b.code - 4 >= WINDOW_OP_BYTES);
     for (unsigned i = 0; i < 3000; i++) { /* they touch the stack as they go */
         if (i % 80 == 0)
             begin(&b);
