@@ -120,12 +120,6 @@ static const char *check_group(struct scan *s, const cs_insn *i)
     }
 }
 
-/* Capstone 4 calls the operand of these written; they only compare. */
-static bool only_compares(unsigned id)
-{
-    return id == X86_INS_TEST || id == X86_INS_CMP || id == X86_INS_BT;
-}
-
 static const char *check_guest_operand(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     if (op->mem.scale != 1 || op->mem.disp != 0)
@@ -134,7 +128,7 @@ static const char *check_guest_operand(struct scan *s, const cs_insn *i, const c
         return NULL; /* maskmov's host address; used only by the next instructions of the same emission */
     if (s->delta != DELTA_GOOD)
         return "guest operand without a checked delta";
-    if ((op->access & CS_AC_WRITE) && !s->delta_writes && !only_compares(i->id))
+    if ((op->access & CS_AC_WRITE) && !s->delta_writes && !verify_only_compares(i->id))
         return "store with an entry of the read table";
     return NULL;
 }
@@ -177,7 +171,7 @@ static const char *check_group_operand(struct scan *s, const cs_insn *i, const c
     unsigned size = x87 ? 2 : mmx_low ? 4 : op->size; /* Capstone takes FNSTSW's for four bytes, and these for eight */
     if (op->mem.disp < 0 || (uint64_t)op->mem.disp + size > s->host.count)
         return "operand beyond what its group's test covers";
-    if ((op->access & CS_AC_WRITE) && !s->host.writes && !only_compares(i->id))
+    if ((op->access & CS_AC_WRITE) && !s->host.writes && !verify_only_compares(i->id))
         return "store with an entry of the read table";
     return NULL;
 }
@@ -218,7 +212,7 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp);
         uintptr_t invalid = (uintptr_t)s->c->invalid;
         if (at >= invalid && at < invalid + s->c->page_max * sizeof *s->c->invalid &&
-            (!(op->access & CS_AC_WRITE) || only_compares(i->id)))
+            (!(op->access & CS_AC_WRITE) || verify_only_compares(i->id)))
             return NULL;
         return in_state(s, at) ? NULL : "RIP-relative access outside the vCPU";
     }

@@ -57,6 +57,12 @@ struct verify_window {
     uint64_t touch; /* the drift that the current instruction's access leaves */
 };
 
+/* Capstone 4 calls the operand of these written; they only compare. */
+static inline bool verify_only_compares(unsigned id)
+{
+    return id == X86_INS_TEST || id == X86_INS_CMP || id == X86_INS_BT;
+}
+
 /* False: no memory. */
 bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint32_t mode, uintptr_t start,
                          size_t size);
