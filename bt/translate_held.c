@@ -60,8 +60,10 @@ static bool names_stack_pointer(const struct insn *in)
     for (unsigned i = 0; i < 4; i++)
         if (all[i]->cls == REGCLASS_GPR && all[i]->num == GPR_SP)
             return true;
-    return in->mem.present && in->mem.base == GPR_SP &&
-           (in->mem.index != GPR_NONE || in->addrsize != 8 || in->mem.disp != (int16_t)in->mem.disp);
+    if (!in->mem.present || in->mem.base != GPR_SP)
+        return false;
+    bool indexed_lea = in->mnemonic == ZYDIS_MNEMONIC_LEA && in->mem.index != GPR_NONE;
+    return indexed_lea || in->addrsize != 8 || in->mem.disp != (int16_t)in->mem.disp;
 }
 
 static bool manages_plain(const struct builder *b, const struct insn *in)
@@ -97,7 +99,8 @@ static bool shows_registers(const struct builder *b, unsigned i)
 
 static bool loses_r11(const struct insn *in)
 {
-    return in->mem.present && in->mem.size && in->mnemonic != ZYDIS_MNEMONIC_LEA && in->mem.base != GPR_SP;
+    return in->mem.present && in->mem.size && in->mnemonic != ZYDIS_MNEMONIC_LEA &&
+           (in->mem.base != GPR_SP || in->mem.index != GPR_NONE);
 }
 
 static bool loses_r10(const struct insn *in)

@@ -114,6 +114,18 @@ static void constant_address(struct builder *b, unsigned reg, uint64_t address)
         builder_pin(b);
 }
 
+/* RSP has to be computed, where the index may not be held. */
+static void held_indexed_stack(struct builder *b, unsigned reg)
+{
+    const struct insn_mem *m = &b->in->mem;
+    unsigned index = host_gpr(b, m->index);
+    if (index == NO_REG)
+        index = held_use(b, m->index, true, false, 1 << R11 | 1 << R12);
+    held_lose(b, R10);
+    bt_emit_stack_pointer(&b->a, R10, 0);
+    asm_op(&b->a, OP_LEA | OP_W, reg, rm_sib(R10, (uint8_t)index, m->scale, (int32_t)m->disp), 0);
+}
+
 void memory_offset(struct builder *b, unsigned reg)
 {
     const struct insn_mem *m = &b->in->mem;
@@ -125,6 +137,10 @@ void memory_offset(struct builder *b, unsigned reg)
     }
     if (m->base == GPR_SP && m->index == GPR_NONE && b->in->addrsize == 8 && window_stack_offset(b, reg))
         return;
+    if (b->held.on && m->base == GPR_SP) {
+        held_indexed_stack(b, reg);
+        return;
+    }
     uint8_t base = address_register(b, m->base, R10), index = m->vsib ? NO_REG : address_register(b, m->index, R11);
     if (base == NO_REG && index == NO_REG) {
         constant_address(b, reg, (uint64_t)m->disp);
