@@ -16,7 +16,7 @@ static const uint64_t SIGNAL_PRICE = 12000;     /* of a host page fault, beside 
 static const uint64_t WAIT_MIN = 2000000;       /* less than a millisecond */
 static const uint64_t WAIT_MAX = 3000000000ull; /* about a second */
 static const uint64_t CREDIT = 6000000;         /* what loading a working set may take before it is judged */
-enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 3 /* of the time that may go into pages */ };
+enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 2 /* of the time that may go into pages */ };
 enum { TIMER_NS = 700000, TIMER_MAX_NS = 200000000 };
 enum { REFUSED_MAX = 1024 };
 
@@ -111,7 +111,7 @@ static void end(struct bt_vcpu *v, enum mmu_window_kind kind, bool paid)
     struct bt_window *w = &v->window[kind];
     w->active = false;
     w->since = now();
-    w->wait = paid ? WAIT_MIN : w->wait * 4 < WAIT_MAX ? w->wait * 4 : WAIT_MAX;
+    w->wait = paid ? WAIT_MIN : w->wait * 2 < WAIT_MAX ? w->wait * 2 : WAIT_MAX;
     v->mode_stale = true;
 }
 
