@@ -478,11 +478,13 @@ void machine_stop(struct machine *m)
     if (m->stopped)
         return;
     m->stopped = true;
-    clock_stop(m->clock);
     cpu_raise(m->vcpu.cpu, CPU_EVENT_KICK);
     /* The vCPU may be waiting for the lock in a device access. */
     while (m->vcpu.started && !m->vcpu.parked && !atomic_load(&m->ending))
         pthread_cond_wait(&m->state_changed, &m->lock);
+    /* Not before: until then the guest runs, and what counts time outside of this process with it. */
+    if (m->stopped)
+        clock_stop(m->clock);
 }
 
 void machine_continue(struct machine *m)
