@@ -66,7 +66,8 @@ struct chips_counter {
 /* Intel 8254 (data sheet 231164). */
 struct chips_pit {
     struct chips_counter counter[3];
-    uint8_t port61; /* bits 1-0: speaker, gate 2 */
+    uint8_t port61;  /* bits 1-0: speaker, gate 2 */
+    unsigned missed; /* periods of counter 0 whose interrupts are still to be made up for, because the host was late */
 };
 
 struct chips {

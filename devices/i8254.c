@@ -473,6 +473,7 @@ void i8254_give(struct i8254 *pit, struct chips_pit *chips)
     for (unsigned i = 0; i < 3; i++)
         chips->counter[i] = give_counter(&pit->counter[i], tick);
     chips->port61 = pit->port61;
+    chips->missed = pit->backlog;
     timer_cancel(&pit->edge);
     pit->backlog = 0;
     pit->held = true;
@@ -487,6 +488,11 @@ void i8254_take(struct i8254 *pit, const struct chips_pit *chips)
     pit->port61 = (pit->port61 & 0x0c) | (chips->port61 & 3);
     pit->held = false;
     update_irq0(pit, tick);
+    if (!timer_armed(&pit->edge) || !pit->periodic ||
+        clock_ticks_to_ns(pit->counter[0].loaded, I8254_HZ) < BACKLOG_PERIOD_NS)
+        return;
+    pit->backlog = chips->missed < BACKLOG_MAX ? chips->missed : BACKLOG_MAX;
+    schedule(pit);
 }
 
 void i8254_reset(struct i8254 *pit)

@@ -483,20 +483,43 @@ void kvm_chips_counter_from_kvm(struct chips_counter *c, const struct kvm_pit_ch
     *c = to;
 }
 
-/* The guest stands still: reads the counters, as they were loaded in chips.loaded. */
-static int read_pit(struct kvm_vm *vm, struct chips_pit *pit, struct kvm_pit_state2 *k)
+/* Whole periods that a bridge was too long by. */
+static unsigned missed(const struct kvm_chips *chips, uint64_t ticks)
 {
-    struct kvm_chips *chips = &vm->chips;
-    *pit = chips->given;
-    if (ioctl(vm->fd, KVM_GET_PIT2, k))
-        return -1;
+    const struct chips_counter *c = &chips->given.counter[0];
+    return chips->bridge_end && ticks > c->left ? (unsigned)((ticks - c->left) / c->loaded) : 0;
+}
+
+/* What k says, with the time that has gone by until now; the guest stands still. */
+static void read_pit(const struct kvm_vm *vm, const struct kvm_pit_state2 *k, struct chips_pit *pit)
+{
+    const struct kvm_chips *chips = &vm->chips;
+    const struct kvm_pit_channel_state *first = &k->channels[0];
     uint64_t now = now_ns(), ticks = to_ticks(now - chips->loaded_at);
+    *pit = chips->given;
     for (unsigned i = 0; i < 3; i++) {
         uint64_t since = now - (uint64_t)k->channels[i].count_load_time;
         kvm_chips_counter_from_kvm(&pit->counter[i], &k->channels[i], &chips->loaded[i], ticks,
                                    i ? to_ticks(since) : 0);
     }
+    bool own = counter_written(first, &chips->loaded[0]) || first->mode != chips->loaded[0].mode;
+    pit->missed = own ? 0 : pit->missed + missed(chips, ticks);
     pit->port61 = (uint8_t)((k->channels[2].gate & 1) | (k->flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON ? 2 : 0));
+}
+
+/* KVM reads the time inside. Should the host have held us up around that, the count is set again: what is told by the
+ * clock later must be what KVM's timer does. */
+static int set_pit(struct kvm_vm *vm, const struct kvm_pit_state2 *k)
+{
+    enum { ATTEMPTS = 4, SOON_NS = 50000 };
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
+        uint64_t before = now_ns();
+        if (ioctl(vm->fd, KVM_SET_PIT2, k))
+            return -1;
+        vm->chips.loaded_at = now_ns(); /* KVM's is not later: when a bridge has ended by this, it has ended there */
+        if (vm->chips.loaded_at - before < SOON_NS)
+            break;
+    }
     return 0;
 }
 
@@ -512,24 +535,27 @@ static int load_pit(struct kvm_vcpu *v, const struct chips_pit *pit)
     bool bridge = first->running && periodic(first) && k.channels[0].mode == BRIDGE_MODE;
     if (first->running && periodic(first) && !bridge)
         first->left = first->loaded;
-    if (ioctl(vm->fd, KVM_SET_PIT2, &k))
-        return -1;
-    chips->loaded_at = now_ns(); /* KVM's own reading is a little older: a bridge has ended when it seems so here */
-    if (ioctl(vm->fd, KVM_GET_PIT2, &k))
+    if (set_pit(vm, &k) || ioctl(vm->fd, KVM_GET_PIT2, &k))
         return -1;
     memcpy(chips->loaded, k.channels, sizeof chips->loaded);
     chips->bridge_end = bridge ? chips->loaded_at + to_ns(first->left) : 0;
     return kvm_set_wake(v, bridge ? to_ns(first->left) : 0);
 }
 
+/* The timer is stopped before the time is read: what it has not done by then is left to do. */
 static int store_pit(struct kvm_vcpu *v, struct chips_pit *pit)
 {
-    struct kvm_pit_state2 k;
-    if (read_pit(v->vm, pit, &k))
+    struct kvm_vm *vm = v->vm;
+    struct kvm_pit_state2 k, still;
+    if (ioctl(vm->fd, KVM_GET_PIT2, &k))
         return -1;
-    k.channels[0].mode = NO_TIMER_MODE;
-    v->vm->chips.bridge_end = 0;
-    return ioctl(v->vm->fd, KVM_SET_PIT2, &k) ? -1 : kvm_set_wake(v, 0);
+    still = k;
+    still.channels[0].mode = NO_TIMER_MODE;
+    if (ioctl(vm->fd, KVM_SET_PIT2, &still))
+        return -1;
+    read_pit(vm, &k, pit);
+    vm->chips.bridge_end = 0;
+    return kvm_set_wake(v, 0);
 }
 
 int kvm_chips_before_run(struct kvm_vcpu *v)
@@ -540,7 +566,10 @@ int kvm_chips_before_run(struct kvm_vcpu *v)
     if (!end || now_ns() < end)
         return 0;
     v->vm->chips.bridges++;
-    return read_pit(v->vm, &pit, &k) || load_pit(v, &pit) ? -errno : 0;
+    if (ioctl(v->vm->fd, KVM_GET_PIT2, &k))
+        return -errno;
+    read_pit(v->vm, &k, &pit);
+    return load_pit(v, &pit) ? -errno : 0;
 }
 
 /* ---- all of them ---- */

@@ -342,6 +342,15 @@ static void pit_other_states(void)
     CU_ASSERT(irq0());
     to_tick(t + 1500);
     CU_ASSERT_EQUAL(count(0), 1500);
+    i8254_give(&pit, &chips); /* what is to be made up for comes eight times as fast */
+    chips.missed = 2;
+    i8254_take(&pit, &chips);
+    CU_ASSERT_EQUAL(pit.backlog, 2);
+    to_tick(t + 1800);
+    CU_ASSERT_EQUAL(pit.backlog, 1);
+    i8254_give(&pit, &chips);
+    CU_ASSERT_EQUAL(chips.missed, 1);
+    i8254_take(&pit, &chips);
     out(0x61, 0);
     set(2, 0, 500); /* the gate is low: it waits */
     give_and_take();

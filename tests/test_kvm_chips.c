@@ -522,6 +522,11 @@ static void lapic_timer(void)
 /* ---- a machine ---- */
 
 enum { TICKS_AT = 0x500, BOOTS_AT = 0x504, PERIOD_MS = 10, IMAGE_SIZE = 65536 };
+enum {
+    CHANGES = 200,
+    PLANNED_MS = 950, /* that the changes take */
+    BEHIND = 20       /* ticks that a busy host has not let the guest see when the counting begins */
+};
 
 /* Firmware that counts interrupts of the 8254, mode 2 at 100 Hz; halt: sleeping in between. */
 static bool write_firmware(char *path, bool halt)
@@ -606,8 +611,7 @@ static bool ticks_reach(struct subject *s, uint32_t n)
     return ticks(s) >= n;
 }
 
-/* Ticks are the clock's, whichever engine runs it and however often that changes. On a busy host some are lost: KVM
- * does not tell how many it was about to make up. */
+/* Ticks are the clock's, whichever engine runs it and however often that changes. */
 static void counting_across_hand_overs(void)
 {
     static const struct engine *const engines[2] = {&engine_bt, &engine_kvm};
@@ -620,7 +624,7 @@ static void counting_across_hand_overs(void)
     CU_ASSERT(ticks_reach(&s, 3));
     uint32_t first = ticks(&s);
     uint64_t begin = now_ms(&s);
-    for (unsigned i = 0; i < 200; i++) {
+    for (unsigned i = 0; i < CHANGES; i++) {
         machine_lock(s.m);
         failed += machine_set_engine(s.m, engines[i & 1], err, sizeof err) != 0;
         machine_unlock(s.m);
@@ -629,10 +633,11 @@ static void counting_across_hand_overs(void)
     CU_ASSERT_EQUAL(failed, 0);
     CU_ASSERT_STRING_EQUAL(err, "");
     uint64_t due = (now_ms(&s) - begin) / PERIOD_MS, seen = ticks(&s) - first;
-    if (seen * 2 < due || seen > due + due / 20 + 2)
+    bool busy = due * PERIOD_MS > 3 * PLANNED_MS; /* KVM does not tell what it was about to make up for */
+    if ((!busy && seen * 2 < due) || seen > due + due / 20 + BEHIND)
         fprintf(stderr, "%llu ticks instead of %llu\n", (unsigned long long)seen, (unsigned long long)due);
-    CU_ASSERT(seen * 2 >= due);
-    CU_ASSERT(seen <= due + due / 20 + 2);
+    CU_ASSERT(busy || seen * 2 >= due);
+    CU_ASSERT(seen <= due + due / 20 + BEHIND);
     uint32_t before = ticks(&s); /* and it goes on */
     CU_ASSERT(ticks_reach(&s, before + 3));
     subject_end(&s);
