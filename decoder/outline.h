@@ -149,7 +149,7 @@ static inline struct insn_outline outline(const uint8_t *bytes, enum insn_mode m
     i += has_modrm;
     bool has_sib = !narrow_address & (mod != 3) & ((modrm & 7) == 4);
     unsigned tail = outline_displacement[narrow_address][mod << 3 | (modrm & 7)];
-    tail += has_sib & (mod == 0) & ((bytes[i] & 7) == 5) ? 4 : 0;
+    tail += (has_sib & (mod == 0) & ((bytes[i] & 7) == 5)) ? 4 : 0;
     i += has_sib;
     tail += outline_immediate(kind & OUTLINE_IMMEDIATE, modrm, narrow, wide_operand, narrow_address, mode);
     bool jumps = opcode == 0xff && (modrm >> 3 & 7) - 2u <= 2; /* by call and jmp through a register or memory */
