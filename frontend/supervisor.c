@@ -23,7 +23,7 @@ static sigset_t watched;
 static volatile sig_atomic_t came[NSIG]; /* by number; only the supervisor's thread and its handler touch it */
 static pthread_t thread;
 static bool started;
-static _Atomic bool ended;
+static _Atomic bool ended, stopping;
 static uint64_t deadline = NEVER;
 
 static uint64_t now_ns(void)
@@ -94,18 +94,17 @@ static int wait_signal(void)
             return signal;
         uint64_t left = deadline == NEVER ? 3600000000000u : deadline - now;
         struct timespec ts = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-        pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL); /* nowhere else: a hook may hold the machine lock */
         ppoll(NULL, 0, &ts, &mask);
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     }
 }
 
 static void *supervise(void *arg)
 {
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     int status = 0; /* of the end that was asked for; 0: none yet */
     for (;;) {
         int signal = wait_signal();
+        if (stopping)
+            return arg;
         switch (signal) {
         case 0:
             if (status && !ended) {
@@ -137,12 +136,12 @@ static void *supervise(void *arg)
             hooks.signalled(hooks.opaque, signal);
         }
     }
-    return arg;
 }
 
 int supervisor_start(uint64_t timeout_ns, const struct supervisor_hooks *h)
 {
     hooks = *h;
+    stopping = false;
     catch_signals();
     if (timeout_ns)
         deadline = now_ns() + timeout_ns;
@@ -164,7 +163,8 @@ void supervisor_stop(void)
 {
     if (!started)
         return;
-    pthread_cancel(thread);
+    stopping = true;
+    pthread_kill(thread, SIGPIPE); /* no pthread_cancel: its signal is one of those that "ulimit -i" may lose */
     pthread_join(thread, NULL);
     started = false;
 }
