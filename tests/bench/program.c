@@ -282,7 +282,8 @@ static void run_item(const struct item *item)
 
 static int run_named(const char *name)
 {
-    int found = 0;
+    /* become_init has been asked for these, and the host's side measures the second */
+    int found = equal(name, "kernel-to-userland") || equal(name, "start-to-userland");
     for (unsigned g = 0; g < sizeof groups / sizeof *groups; g++)
         for (const struct item *item = groups[g].items; item->name; item++)
             if (equal(name, groups[g].suite) || equal(name, item->name)) {
