@@ -33,10 +33,11 @@ static inline uint8_t *put_memory(uint8_t *p, unsigned reg, struct rm rm)
     if (rm.index != NO_REG) {
         *p++ = (uint8_t)(mod | field | 4);
         *p++ = (uint8_t)(index | base);
+    } else if (base == RSP || rm.region) {
+        *p++ = (uint8_t)(mod | field | 4);
+        *p++ = (uint8_t)(0x20 | base);
     } else {
         *p++ = (uint8_t)(mod | field | base);
-        if (base == RSP)
-            *p++ = 0x24;
     }
     if (mod == 0x40)
         *p++ = (uint8_t)rm.disp;

@@ -4,7 +4,8 @@
  * guest's address is rbx + 8; what the host could not reach (CR2) may be another page of the same access. If r11 is
  * what the region table holds for rbx now, the page is entered (mmu_window_fill); else r11 is set right. Either way the
  * instruction runs again, unless the page is not for windows or is not there: then the detour by the tables, or the
- * guest's page fault. For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers
+ * guest's page fault. For `mov eax, [r11 + rcx*8 - 32]` what r11 was made from is known by the slot that it points to.
+ * For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers
  * are set.
  *
  * Nothing of this is a matter of safety: whatever the registers hold, the host address was one that the guest may not
@@ -109,16 +110,33 @@ struct access {
     int64_t disp;   /* the host's address is base + entry + disp */
 };
 
+static bool is_based(const struct host_operand *o)
+{
+    return !o->stack && o->base == R11;
+}
+
+/* The guest's address that r11 was made from: it is in the slot that r11 points to, or its region had none. */
+static uint64_t based_on(const struct mmu *mmu, enum mmu_window_kind kind, const greg_t *g)
+{
+    uint64_t gva;
+    if (mmu_window_guest_address(mmu, kind, (uintptr_t)g[REG_R11] - MMU_REGION_BIAS, &gva))
+        return gva;
+    return (uint64_t)g[REG_R11] - MMU_REGION_NONE;
+}
+
 /* False: it is no access through a window. */
-static bool decode_access(const greg_t *g, struct access *a)
+static bool decode_access(const struct mmu *mmu, enum mmu_window_kind kind, const greg_t *g, struct access *a)
 {
     struct host_operand *o = &a->operand;
-    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o) || (!o->stack && (o->index != R11 || o->shift)))
+    if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o))
         return false;
-    a->base = o->stack ? stack_pointer(g) : (uint64_t)g[context_index[o->base]];
-    a->entry = o->stack ? stack_entry(g) : (uint64_t)g[REG_R11];
+    bool indexed = (o->stack || is_based(o)) && o->index != NO_INDEX;
+    if (!o->stack && !is_based(o) && (o->index != R11 || o->shift))
+        return false;
+    a->base = o->stack ? stack_pointer(g) : is_based(o) ? based_on(mmu, kind, g) : (uint64_t)g[context_index[o->base]];
+    a->entry = o->stack ? stack_entry(g) : (uint64_t)g[REG_R11] - (is_based(o) ? a->base : 0);
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
-    if (o->stack && o->index != NO_INDEX)
+    if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
     return true;
 }
@@ -128,49 +146,57 @@ static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
     if (a->operand.stack)
         set_stack_entry(g, entry);
     else
-        g[REG_R11] = (greg_t)entry;
+        g[REG_R11] = (greg_t)(entry + (is_based(&a->operand) ? a->base : 0));
+}
+
+/* Has the instruction met another region than it was made for so often that it belongs to the tables? */
+static bool keeps_straying(struct bt_vcpu *v, const greg_t *g)
+{
+    enum { STRAYS_MAX = 64 };
+    uintptr_t at = (uintptr_t)g[REG_RIP];
+    struct bt_window_stray *s = &v->stray[at / 8 % BT_STRAYS];
+    if (s->at != at)
+        *s = (struct bt_window_stray){.at = at};
+    if (++s->count < STRAYS_MAX)
+        return false;
+    s->at = 0;
+    return true;
 }
 
 /* The access by another register's region, or an older entry of its own, is at fault: set it right. One that does not
  * stop belongs to the tables: an array that goes on in the next region. */
 static enum bt_window_action set_right(struct bt_vcpu *v, greg_t *g, const struct access *a, uint64_t entry)
 {
-    enum { STRAYS_MAX = 64 };
-    uintptr_t at = (uintptr_t)g[REG_RIP];
-    struct bt_window_stray *s = &v->stray[at / 8 % BT_STRAYS];
     set_entry(g, a, entry);
-    if (s->at != at)
-        *s = (struct bt_window_stray){.at = at};
-    if (a->operand.stack || a->operand.base != R10 || ++s->count < STRAYS_MAX)
-        return BT_WINDOW_RETRY;
-    s->at = 0;
-    return BT_WINDOW_DETOUR_ALWAYS;
+    bool may_stray = !a->operand.stack && a->operand.base == R10;
+    return may_stray && keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_RETRY;
 }
 
-static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info, greg_t *g)
+/* *a is set with all but BT_WINDOW_NOT and DETOUR. */
+static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info, greg_t *g,
+                                     struct access *a)
 {
     const struct mmu_window *w = &v->cpu.mmu.window[kind];
-    struct access a;
     uint64_t entry;
     bool page_fault = g[REG_TRAPNO] == TRAP_PAGE_FAULT;
     uintptr_t met = (uintptr_t)info->si_addr;
     if (page_fault && mmu_regions_hold(w->regions, met))
         return BT_WINDOW_DETOUR; /* the address is not canonical */
-    if (!decode_access(g, &a))
+    if (!decode_access(&v->cpu.mmu, kind, g, a))
         return BT_WINDOW_NOT;
-    uint64_t gva = a.base + (uint64_t)a.disp + MMU_REGION_BIAS;
-    if (!region_entry(w->regions, a.base, &entry))
+    uint64_t gva = a->base + (uint64_t)a->disp + MMU_REGION_BIAS;
+    if (!region_entry(w->regions, a->base, &entry))
         return BT_WINDOW_DETOUR;
-    if (entry != a.entry)
-        return set_right(v, g, &a, entry);
+    if (entry != a->entry)
+        return set_right(v, g, a, entry);
     if (page_fault && !mmu_window_owns(&v->cpu.mmu, kind, met))
         return BT_WINDOW_NOT;
     if (page_fault)
-        gva += met - (a.base + entry + (uint64_t)a.disp);
+        gva += met - (a->base + entry + (uint64_t)a->disp);
     else if (entry != MMU_REGION_NONE)
         return BT_WINDOW_NOT; /* an operand that must be aligned */
-    if ((gva ^ a.base) >> MMU_REGION_SHIFT)
-        return BT_WINDOW_DETOUR; /* in another region than its register */
+    if ((gva ^ a->base) >> MMU_REGION_SHIFT)
+        return keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_DETOUR; /* in another than its register's */
     if (page_fault)
         return bt_window_fault(v, kind, gva, g[REG_ERR] & ERROR_WRITE);
     return bt_window_take_region(v, kind, gva);
@@ -185,11 +211,11 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind
     if (!regions || (trap != TRAP_PAGE_FAULT && trap != TRAP_STACK && trap != TRAP_PROTECTION))
         return BT_WINDOW_NOT;
     uint64_t releases = v->cpu.mmu.window[kind].releases, entry;
-    enum bt_window_action action = resolve(v, kind, info, g);
     struct access a;
+    enum bt_window_action action = resolve(v, kind, info, g, &a);
     if (action == BT_WINDOW_NOT)
         return action;
-    if (action == BT_WINDOW_RETRY && decode_access(g, &a)) {
+    if (action == BT_WINDOW_RETRY) {
         if (region_entry(regions, a.base, &entry))
             set_entry(g, &a, entry);
         /* r11 may be kept for an access to come, by a register that nobody knows here */

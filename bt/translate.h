@@ -97,6 +97,7 @@ struct builder {
     struct held held;
     uint16_t narrow;      /* guest registers that hold 32 bits, extended (translate_narrow.c) */
     uint8_t region_base;  /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
+    bool region_based;    /* r11 is the host's address for that register, not its region's entry */
     uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (the same) */
 };
 

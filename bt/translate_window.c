@@ -32,15 +32,16 @@
  * to hold 32 bits (translate_narrow.c), the other one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
  *
  *     shrx r11, rbx, r15 ; mov r11, [regions + r11*8]
- *     lea  r10, [rbx + rcx*8]
- *     mov  eax, [r10 + r11 - 32]
+ *     lea  r11, [rbx + r11]         the host's address for rbx, and 32
+ *     mov  eax, [r11 + rcx*8 - 32]
  *
- * so that what rcx comes from is not followed by two loads but by one: in most loops rbx was there long before. The sum
- * stays within the guards, so that the guess may be wrong, which is a host page fault; the handler sets r11 right, and
- * an access that keeps being wrong becomes the tables'. Beside RSP such an index is part of the operand.
- * r11 is a value without a slot where the
- * address's region has none: the access is then not canonical, a general-protection fault for the host, and
- * bt/fault_window.c gives the region a slot.
+ * so that what rcx comes from is not followed by two loads but by one: in most loops rbx was there long before. The
+ * next access by rbx finds r11 so. The sum stays within the guards, where it is a host page fault, and the access is
+ * done by the tables. Beside RSP such an index is part of the operand; with a constant, a table's address, the sum is
+ * in r10 and r11 the entry of the constant's region.
+ * r11 is a value without a slot where the address's region has none: the access is then not canonical, a
+ * general-protection fault for the host, and bt/fault_window.c gives the region a slot. An access that keeps meeting
+ * another region than it was made for becomes the tables'.
  *
  * The stack: RSP is the host's address of the guest's stack, so that `mov eax, [rsp+8]`, push and pop are what they are
  * for the guest. (What is stored at an address of one register and a displacement and loaded again soon takes no time,
@@ -126,16 +127,33 @@ static bool is_near(int64_t disp)
     return disp > -NEAR && disp < NEAR;
 }
 
-/* [host register + disp] by way of r11, which may have the register's region from an access before. */
-static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
+/* An address in r10, which nothing needs any more behind the access, and a small displacement. */
+static struct rm passing_rm(struct builder *b, int64_t disp)
 {
-    if (b->region_base != base + 1) {
-        held_lose(b, R11);
-        bt_emit_region(&b->a, regions(b), R11, base);
-    }
-    bool passing = base == R10 && !held_is(b, R10);
-    b->region_base = passing ? 0 : (uint8_t)(base + 1);
-    return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
+    held_lose(b, R11);
+    bt_emit_region(&b->a, regions(b), R11, R10);
+    b->region_base = 0;
+    return rm_region(R10, R11, (int32_t)disp - MMU_REGION_BIAS);
+}
+
+/* r11 becomes the entry of a register's region, unless it is for that register already. */
+static void load_region(struct builder *b, unsigned base)
+{
+    if (b->region_base == base + 1)
+        return;
+    held_lose(b, R11);
+    bt_emit_region(&b->a, regions(b), R11, base);
+    b->region_base = (uint8_t)(base + 1);
+    b->region_based = false;
+}
+
+/* Or the host's address for it, and 32. */
+static void load_base(struct builder *b, unsigned base)
+{
+    load_region(b, base);
+    if (!b->region_based)
+        asm_op(&b->a, OP_LEA | OP_W, R11, rm_sib((uint8_t)base, R11, 1, 0), 0);
+    b->region_based = true;
 }
 
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
@@ -174,7 +192,7 @@ static struct rm constant_rm(struct builder *b)
     uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
     held_lose(b, R11);
     if (address >> 47) /* the table's end is not within a displacement */
-        return near_rm(b, R10, 0);
+        return passing_rm(b, 0);
     asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
     b->region_base = 0;
     if (m->base == GPR_IP)
@@ -207,6 +225,8 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
     }
     if (base == GPR_IP || (base == GPR_NONE && m->disp < 0)) /* that entry is not within a displacement */
         return false;
+    if (m->disp < INT32_MIN + MMU_REGION_BIAS)
+        return false;
     unsigned by = address_gpr(b, index), from = base == GPR_NONE || base == GPR_SP ? NO_REG : address_gpr(b, base);
     if (by == NO_REG || (from == NO_REG && base < GPR_COUNT && base != GPR_SP))
         return false;
@@ -217,16 +237,25 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
         return true;
     }
     if (from != NO_REG) {
-        near_rm(b, from, 0);
-    } else {
-        held_lose(b, R11);
-        asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)regions(b)), 0);
-        b->region_base = 0;
+        load_base(b, from);
+        *rm = rm_based((uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
+        return true;
     }
-    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
+    held_lose(b, R11);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)regions(b)), 0);
+    b->region_base = 0;
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(NO_REG, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
     held_lose(b, R10);
     *rm = rm_region(R10, R11, -MMU_REGION_BIAS);
     return true;
+}
+
+/* A register and a small displacement. */
+static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
+{
+    load_region(b, base);
+    return b->region_based ? rm_based(NO_REG, 1, (int32_t)disp - MMU_REGION_BIAS)
+                           : rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
 }
 
 static struct rm region_rm(struct builder *b)
@@ -240,8 +269,10 @@ static struct rm region_rm(struct builder *b)
         unsigned base = host_gpr(b, m->base);
         if (base == NO_REG && b->held.on)
             base = held_use(b, m->base, true, false, HELD_BASE);
-        else if (base == NO_REG)
-            gpr_load(b, base = R10, m->base);
+        if (base == NO_REG) {
+            gpr_load(b, R10, m->base);
+            return passing_rm(b, m->disp);
+        }
         return near_rm(b, base, m->disp);
     }
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
@@ -249,7 +280,7 @@ static struct rm region_rm(struct builder *b)
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
         held_lose(b, R10);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
-        return near_rm(b, R10, m->disp);
+        return passing_rm(b, m->disp);
     }
     if (flat && whole && indexed_rm(b, &indexed))
         return indexed;
@@ -260,7 +291,7 @@ static struct rm region_rm(struct builder *b)
         asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->seg[m->seg].base), 0);
         asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(R10, R11, 1, 0), 0);
     }
-    return near_rm(b, R10, 0);
+    return passing_rm(b, 0);
 }
 
 void window_set_stack(struct builder *b, unsigned host)

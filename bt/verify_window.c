@@ -59,7 +59,7 @@ void verify_window_end(struct verify_window *w)
 static void forget(struct verify_window *w)
 {
     w->index_of = w->region_of = X86_REG_INVALID;
-    w->r10_known = w->r10_near = false;
+    w->r10_known = w->r10_near = w->based = false;
     w->narrow = 0;
 }
 
@@ -93,7 +93,7 @@ const char *verify_window_before(struct verify_window *w, const cs_insn *i)
         w->drift = label - 1;
     if (label) {
         w->region_of = X86_REG_INVALID;
-        w->r10_known = w->r10_near = false;
+        w->r10_known = w->r10_near = w->based = false;
         w->narrow = 0;
     }
     return NULL;
@@ -176,6 +176,16 @@ static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
     return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
 }
 
+/* lea r11, [X + r11] */
+static bool makes_based(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    return i->id == X86_INS_LEA && x->operands[0].reg == X86_REG_R11 && x->addr_size == 8 &&
+           w->region_of != X86_REG_INVALID && m->base == w->region_of && m->index == X86_REG_R11 && m->scale == 1 &&
+           m->disp == 0;
+}
+
 /* lea r10, [what r11 is the region's entry for, and something narrow] */
 static bool makes_near(const struct verify_window *w, const cs_insn *i)
 {
@@ -249,6 +259,8 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
         return w->step == STEP_INDEX;
     if (is_region_operand(w, m))
         return true;
+    if (w->based && m->base == X86_REG_R11)
+        return m->index == X86_REG_INVALID || is_narrow(w, m->index);
     bool indexed = m->index != X86_REG_INVALID;
     if (m->base != X86_REG_RSP || (indexed && !is_narrow(w, m->index)) || w->step || w->drift > ACCESS_DRIFT)
         return false;
@@ -372,9 +384,11 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
                        : DETOUR_DRIFT;
     bool falls_through = i->id != X86_INS_CALL && i->id != X86_INS_JMP && w->region_of != X86_REG_RIP;
     x86_reg kept = falls_through ? w->region_of : X86_REG_INVALID;
+    bool based = falls_through && w->based;
     uint16_t narrow = falls_through ? w->narrow : 0;
     forget(w);
     w->region_of = kept;
+    w->based = based;
     w->narrow = narrow;
     return NULL;
 }
@@ -397,8 +411,10 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
             w->region_of = X86_REG_INVALID;
         if (number_of(r) < 16)
             w->narrow &= (uint16_t) ~(1u << number_of(r));
-        if (r == X86_REG_R10 || (r == X86_REG_R11))
+        if (r == X86_REG_R10 || r == X86_REG_R11)
             w->r10_near = false;
+        if (r == X86_REG_R11)
+            w->based = false;
         if (r == X86_REG_R10) {
             bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
             w->r10_known = constant && whole(x->operands[0].reg) == X86_REG_R10;
@@ -437,11 +453,12 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
         if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem))
             w->region_of = X86_REG_INVALID;
     x86_reg index_of = w->index_of;
-    bool narrow = makes_narrow(w, i), near = makes_near(w, i);
+    bool narrow = makes_narrow(w, i), near = makes_near(w, i), based = makes_based(w, i);
     const char *bad = after_writes(w, h, i, entry || constant, stack || stack_set);
     if (narrow && number_of(whole(x->operands[0].reg)) < 16)
         w->narrow |= (uint16_t)(1u << number_of(whole(x->operands[0].reg)));
     w->r10_near |= near;
+    w->based |= based;
     w->step = step;
     w->called = false;
     w->index_of = index ? from : X86_REG_INVALID;

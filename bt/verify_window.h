@@ -5,8 +5,9 @@
  *   mov r11, [regions + d]                          of the region of a constant in r10
  *   [X + r11 + d]                                   with X and r11 as they were then, and no label between; that of a
  *                                                   constant once
- *   lea r10, [X + Y*s + d] ; [r10 + r11 + d]        the same, when Y was last written as 32 bits, extended; the
- *                                                   constant may be d
+ *   lea r11, [X + r11] ; [r11 + d]                  the host's address of what X points to, X and r11 being as above
+ *   [r11 + Y*s + d]                                 the same, when Y was last written as 32 bits, extended
+ *   lea r10, [X + Y*s + d] ; [r10 + r11 + d]        as the first, with such a Y; the constant may be d
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
@@ -48,6 +49,7 @@ struct verify_window {
     uint32_t constant_region;
     bool called; /* the instruction before was a call */
     bool r10_known;
+    bool based;      /* r11 is the host's address of something in a slot, and 32 */
     bool r10_near;   /* r10 is the register that r11 is the region's entry for, or the constant, and 32 bits, scaled */
     uint16_t narrow; /* by index in names[]: registers of 32 bits, extended */
     uint64_t r10;

@@ -120,6 +120,18 @@ bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t
     return w->base && host - ((uintptr_t)w->base - before_base(mmu)) < window_size(mmu);
 }
 
+bool mmu_window_guest_address(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host, uint64_t *gva)
+{
+    const struct mmu_window *w = &mmu->window[kind];
+    uint64_t below = (uintptr_t)w->base + REGION_SIZE - 1 - host; /* from the end of slot 0 downwards */
+    unsigned slot = (unsigned)(below / SLOT_STRIDE);
+    if (!w->base || below / SLOT_STRIDE >= w->slot_count || below % SLOT_STRIDE >= REGION_SIZE || !w->slot[slot].used)
+        return false;
+    uint64_t first = (uint64_t)(int64_t)(int16_t)w->slot[slot].region << MMU_REGION_SHIFT;
+    *gva = first + (host - (uintptr_t)slot_base(w, slot));
+    return true;
+}
+
 /* ---- slots ---- */
 
 /* Where a page (its table index) is in the window. */

@@ -42,6 +42,9 @@ bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_
 /* Is it in any slot or guard? */
 bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host);
 
+/* What of the guest a host address in a slot (not in a guard) is for. False: it is in none that a region has. */
+bool mmu_window_guest_address(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host, uint64_t *gva);
+
 enum mmu_window_result {
     MMU_WINDOW_OK,    /* the page is there now: run the instruction again */
     MMU_WINDOW_FAULT, /* the guest's own page fault: *fault */

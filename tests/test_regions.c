@@ -282,6 +282,11 @@ static void indexed(struct bench *b, unsigned from, unsigned by, unsigned scale)
     asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, (uint8_t)scale, 8), 0);
     load(b, rm_region(R10, R11, -MMU_REGION_BIAS));
 }
+/* lea r11, [reg + r11] */
+static void base_on(struct bench *b, unsigned reg)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R11, rm_sib((uint8_t)reg, R11, 1, 0), 0);
+}
 static void extend(struct bench *b, unsigned reg)
 {
     asm_op(&b->a, 0x63 | OP_W, reg, rm_reg(reg), 0); /* movsxd */
@@ -334,6 +339,14 @@ static void verifier_takes(void)
     rm.index = RSI;
     rm.scale = 8;
     load(&b, rm);
+    CU_ASSERT(good(&b));
+    begin(&b); /* by the host's address */
+    extend(&b, RDX);
+    region(&b, RBX);
+    base_on(&b, RBX);
+    load(&b, rm_based(RDX, 8, 0x1000));
+    add_imm(&b, RBX, 8);
+    asm_op(&b.a, OP_MOV_TO | OP_W, RCX, rm_based(NO_REG, 1, 8), 0);
     CU_ASSERT(good(&b));
     begin(&b);
     asm_op(&b.a, OP_MOVZX8, RDX, rm_reg(RBX), 0);
@@ -414,6 +427,53 @@ static void indexed_behind_call(struct bench *b)
     asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->window_rsp), 0);
     region(b, RBX);
     indexed(b, RBX, RDX, 8);
+}
+static void based_on_another(struct bench *b)
+{
+    region(b, RBX);
+    base_on(b, RSI);
+    load(b, rm_based(NO_REG, 1, 0));
+}
+static void based_twice(struct bench *b)
+{
+    region(b, RBX);
+    base_on(b, RBX);
+    base_on(b, RBX);
+    load(b, rm_based(NO_REG, 1, 0));
+}
+static void based_after_change(struct bench *b)
+{
+    region(b, RBX);
+    add_imm(b, RBX, 8);
+    base_on(b, RBX);
+    load(b, rm_based(NO_REG, 1, 0));
+}
+static void based_and_moved(struct bench *b)
+{
+    region(b, RBX);
+    base_on(b, RBX);
+    add_imm(b, R11, 8);
+    load(b, rm_based(NO_REG, 1, 0));
+}
+static void based_wide_index(struct bench *b)
+{
+    region(b, RBX);
+    base_on(b, RBX);
+    load(b, rm_based(RDX, 8, 0));
+}
+static void based_behind_label(struct bench *b)
+{
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    region(b, RBX);
+    base_on(b, RBX);
+    asm_land8(&b->a, skip);
+    load(b, rm_based(NO_REG, 1, 0));
+}
+static void based_and_left(struct bench *b)
+{
+    region(b, RBX);
+    base_on(b, RBX);
+    load(b, rm_region(RBX, R11, 0));
 }
 static void constant_below(struct bench *b)
 {
@@ -636,6 +696,13 @@ static void verifier_refuses(void)
                                                   indexed_before_region,
                                                   indexed_behind_label,
                                                   indexed_behind_call,
+                                                  based_on_another,
+                                                  based_twice,
+                                                  based_after_change,
+                                                  based_and_moved,
+                                                  based_wide_index,
+                                                  based_behind_label,
+                                                  based_and_left,
                                                   constant_below,
                                                   no_entry,
                                                   another_base,
