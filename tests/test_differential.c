@@ -252,6 +252,8 @@ static const char *run_moved(struct flat_machine *m, struct generator_case *c)
     if (!moved_ended || !fresh_ended) /* a loop that takes about as long as the timer */
         return NULL;
     int at = generator_index(c, fresh.state.rip - higher);
+    if (at < 0) /* an indirect jump led to the first address */
+        at = generator_index(c, fresh.state.rip);
     bool finished = fresh.vector == VECTOR_BP;
     uint32_t ignored = finished ? c->undefined[c->count] : at < 0 ? FLAGS_ARITH : c->dead[at] | c->undefined[at];
     /* a pending x87 error and a page fault of the operand: either may be first, by a window or by the tables */
