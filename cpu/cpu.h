@@ -20,31 +20,87 @@
 #include <stdatomic.h>
 
 enum {
-    CR0_PE = 1u << 0, CR0_MP = 1u << 1, CR0_EM = 1u << 2, CR0_TS = 1u << 3, CR0_ET = 1u << 4, CR0_NE = 1u << 5,
-    CR0_WP = 1u << 16, CR0_AM = 1u << 18, CR0_NW = 1u << 29, CR0_CD = 1u << 30
+    CR0_PE = 1u << 0,
+    CR0_MP = 1u << 1,
+    CR0_EM = 1u << 2,
+    CR0_TS = 1u << 3,
+    CR0_ET = 1u << 4,
+    CR0_NE = 1u << 5,
+    CR0_WP = 1u << 16,
+    CR0_AM = 1u << 18,
+    CR0_NW = 1u << 29,
+    CR0_CD = 1u << 30
 };
 #define CR0_PG (1u << 31)
 enum {
-    CR4_VME = 1u << 0, CR4_PVI = 1u << 1, CR4_TSD = 1u << 2, CR4_DE = 1u << 3, CR4_PSE = 1u << 4, CR4_PAE = 1u << 5,
-    CR4_MCE = 1u << 6, CR4_PGE = 1u << 7, CR4_PCE = 1u << 8, CR4_OSFXSR = 1u << 9, CR4_OSXMMEXCPT = 1u << 10,
-    CR4_UMIP = 1u << 11, CR4_FSGSBASE = 1u << 16, CR4_PCIDE = 1u << 17, CR4_OSXSAVE = 1u << 18, CR4_SMEP = 1u << 20,
+    CR4_VME = 1u << 0,
+    CR4_PVI = 1u << 1,
+    CR4_TSD = 1u << 2,
+    CR4_DE = 1u << 3,
+    CR4_PSE = 1u << 4,
+    CR4_PAE = 1u << 5,
+    CR4_MCE = 1u << 6,
+    CR4_PGE = 1u << 7,
+    CR4_PCE = 1u << 8,
+    CR4_OSFXSR = 1u << 9,
+    CR4_OSXMMEXCPT = 1u << 10,
+    CR4_UMIP = 1u << 11,
+    CR4_FSGSBASE = 1u << 16,
+    CR4_PCIDE = 1u << 17,
+    CR4_OSXSAVE = 1u << 18,
+    CR4_SMEP = 1u << 20,
     CR4_SMAP = 1u << 21
 };
 enum { EFER_SCE = 1u << 0, EFER_LME = 1u << 8, EFER_LMA = 1u << 10, EFER_NXE = 1u << 11 };
 enum {
-    EFLAGS_FIXED = 1u << 1, EFLAGS_IOPL_SHIFT = 12, EFLAGS_IOPL = 3u << 12, EFLAGS_NT = 1u << 14, EFLAGS_RF = 1u << 16,
-    EFLAGS_VM = 1u << 17, EFLAGS_AC = 1u << 18, EFLAGS_VIF = 1u << 19, EFLAGS_VIP = 1u << 20, EFLAGS_ID = 1u << 21
+    EFLAGS_FIXED = 1u << 1,
+    EFLAGS_IOPL_SHIFT = 12,
+    EFLAGS_IOPL = 3u << 12,
+    EFLAGS_NT = 1u << 14,
+    EFLAGS_RF = 1u << 16,
+    EFLAGS_VM = 1u << 17,
+    EFLAGS_AC = 1u << 18,
+    EFLAGS_VIF = 1u << 19,
+    EFLAGS_VIP = 1u << 20,
+    EFLAGS_ID = 1u << 21
 };
 enum vector {
-    VECTOR_DE, VECTOR_DB, VECTOR_NMI, VECTOR_BP, VECTOR_OF, VECTOR_BR, VECTOR_UD, VECTOR_NM, VECTOR_DF, VECTOR_TS = 10,
-    VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_MF = 16, VECTOR_AC, VECTOR_MC, VECTOR_XM
+    VECTOR_DE,
+    VECTOR_DB,
+    VECTOR_NMI,
+    VECTOR_BP,
+    VECTOR_OF,
+    VECTOR_BR,
+    VECTOR_UD,
+    VECTOR_NM,
+    VECTOR_DF,
+    VECTOR_TS = 10,
+    VECTOR_NP,
+    VECTOR_SS,
+    VECTOR_GP,
+    VECTOR_PF,
+    VECTOR_MF = 16,
+    VECTOR_AC,
+    VECTOR_MC,
+    VECTOR_XM
 };
 
 /* Access rights as in the second descriptor doubleword bits 8-23, shifted down by 8 (the VMX format). */
 enum {
-    SEG_TYPE = 0xf, SEG_A = 1, SEG_W = 2 /* data: writable; code: readable */, SEG_E = 4 /* expand down / conforming */,
-    SEG_CODE = 8, SEG_S = 0x10, SEG_DPL_SHIFT = 5, SEG_DPL = 0x60, SEG_P = 0x80, SEG_AVL = 1 << 12, SEG_L = 1 << 13,
-    SEG_DB = 1 << 14, SEG_G = 1 << 15, SEG_UNUSABLE = 1 << 16 /* null selector loaded */
+    SEG_TYPE = 0xf,
+    SEG_A = 1,
+    SEG_W = 2 /* data: writable; code: readable */,
+    SEG_E = 4 /* expand down / conforming */,
+    SEG_CODE = 8,
+    SEG_S = 0x10,
+    SEG_DPL_SHIFT = 5,
+    SEG_DPL = 0x60,
+    SEG_P = 0x80,
+    SEG_AVL = 1 << 12,
+    SEG_L = 1 << 13,
+    SEG_DB = 1 << 14,
+    SEG_G = 1 << 15,
+    SEG_UNUSABLE = 1 << 16 /* null selector loaded */
 };
 
 struct segment {
@@ -72,15 +128,15 @@ enum { CPU_OK = 0, CPU_FAULT = 1 };
 
 /* cpu->events: why translated code must leave its chain of blocks. */
 enum cpu_event {
-    CPU_EVENT_INTR = 1,      /* the interrupt controller's INTR pin is up */
+    CPU_EVENT_INTR = 1, /* the interrupt controller's INTR pin is up */
     CPU_EVENT_NMI = 2,
     CPU_EVENT_SMI = 4,
     CPU_EVENT_INIT = 8,
-    CPU_EVENT_KICK = 16,     /* leave the engine's run function: somebody wants the vCPU thread */
-    CPU_EVENT_FLUSH = 32,    /* the memory map changed: flush derived state */
+    CPU_EVENT_KICK = 16,  /* leave the engine's run function: somebody wants the vCPU thread */
+    CPU_EVENT_FLUSH = 32, /* the memory map changed: flush derived state */
     CPU_EVENT_RESET = 64,
-    CPU_EVENT_CODE = 128,    /* DMA wrote to pages with translated code (the engine's queue says which) */
-    CPU_EVENT_STEP = 256     /* the engine's own, while a stepped block runs: each polling entry ends it */
+    CPU_EVENT_CODE = 128, /* DMA wrote to pages with translated code (the engine's queue says which) */
+    CPU_EVENT_STEP = 256  /* the engine's own, while a stepped block runs: each polling entry ends it */
 };
 
 struct chip_holder; /* cpu/chips.h */
@@ -119,11 +175,11 @@ struct cpu {
     uint64_t gpr[16];
     uint64_t rip;
     uint64_t next_rip;
-    uint64_t rflags; /* complete whenever C code runs; DF and the system flags are always here */
+    uint64_t rflags;         /* complete whenever C code runs; DF and the system flags are always here */
     _Atomic uint32_t events; /* enum cpu_event */
     uint8_t cpl;
-    bool fpu_live;   /* the guest's vector/x87 state is in the host's registers */
-    bool fpu_parked; /* its vector state is in parked, its x87 state in the host's registers */
+    bool fpu_live;         /* the guest's vector/x87 state is in the host's registers */
+    bool fpu_parked;       /* its vector state is in parked, its x87 state in the host's registers */
     bool interrupt_shadow; /* one instruction after STI or a load of SS */
     bool halted;
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
@@ -136,7 +192,7 @@ struct cpu {
     uint64_t cr2;
     uint8_t cr8;
     uint64_t dr[8];
-    bool wide;   /* the model has long mode */
+    bool wide; /* the model has long mode */
     struct cpu_fault fault;
     bool shutdown; /* triple fault */
     bool nmi_blocked;
@@ -157,8 +213,8 @@ struct cpu {
     const struct cpu_model *model;
     const struct cpu_board *board;
     unsigned index; /* vCPU number, APIC id */
-    /* Set by the engine. mode_changed: CS, CPL, CR0, CR4, EFER, RFLAGS.VM/TF/AC or a segment's flatness may have changed.
-     * Called by cpu/ after such a change. */
+    /* Set by the engine. mode_changed: CS, CPL, CR0, CR4, EFER, RFLAGS.VM/TF/AC or a segment's flatness may have
+     * changed. Called by cpu/ after such a change. */
     void (*mode_changed)(struct cpu *cpu);
     /* Set by the engine while data breakpoints are enabled: told of explicit accesses that C code makes. */
     void (*accessed)(struct cpu *cpu, uint64_t gva, unsigned size, bool write);
@@ -190,8 +246,8 @@ bool cpu_has_work(const struct cpu *cpu);
 void cpu_fpu_unload(struct cpu *cpu); /* host registers -> cpu->xsave, when live; host gets clean MXCSR/x87 control */
 void cpu_fpu_load(struct cpu *cpu);   /* cpu->xsave -> host registers */
 /* Around a call of the board: the vector registers are free in between, at a tenth of the cost of unload and load, but
- * the x87 registers stay the guest's (devices/ is compiled without x87). Code in between may call cpu_fpu_unload; unpark
- * does nothing then. */
+ * the x87 registers stay the guest's (devices/ is compiled without x87). Code in between may call cpu_fpu_unload;
+ * unpark does nothing then. */
 void cpu_fpu_park(struct cpu *cpu);
 void cpu_fpu_unpark(struct cpu *cpu);
 /* Checks before an x87/MMX/SSE/AVX instruction: CR0.EM/TS/MP, CR4.OSFXSR, OSXSAVE, XCR0. CPU_OK or CPU_FAULT. */
@@ -203,8 +259,8 @@ int cpu_fpu_pending_error(struct cpu *cpu);
 int cpu_raise_fault(struct cpu *cpu, unsigned vector);                       /* returns CPU_FAULT */
 int cpu_raise_fault_error(struct cpu *cpu, unsigned vector, uint32_t error); /* returns CPU_FAULT */
 int cpu_raise_page_fault(struct cpu *cpu, const struct mmu_fault *f);        /* returns CPU_FAULT */
-/* Delivers cpu->fault as an exception at cpu->rip (benign/contributory/page-fault rules to #DF, then shutdown). After it
- * cpu->rip is the handler, or cpu->shutdown is set. */
+/* Delivers cpu->fault as an exception at cpu->rip (benign/contributory/page-fault rules to #DF, then shutdown). After
+ * it cpu->rip is the handler, or cpu->shutdown is set. */
 void cpu_deliver_fault(struct cpu *cpu);
 /* Software interrupts: int n (also int3 and into by their vectors). next_rip is pushed. */
 int cpu_int(struct cpu *cpu, unsigned vector, bool int3_or_into);
@@ -237,7 +293,8 @@ static inline uint8_t *cpu_known_host(const struct cpu *cpu, uint64_t gva, unsig
 int cpu_segment_check(struct cpu *cpu, enum seg seg, uint64_t off, unsigned size, bool write, uint64_t *gva);
 int cpu_read_seg(struct cpu *cpu, enum seg seg, uint64_t off, void *buf, unsigned size);
 int cpu_write_seg(struct cpu *cpu, enum seg seg, uint64_t off, const void *buf, unsigned size);
-/* Called after a write to a page with translated code, with the guest-physical range. Set by the engine; may be NULL. */
+/* Called after a write to a page with translated code, with the guest-physical range. Set by the engine; may be NULL.
+ */
 extern void (*cpu_code_written_hook)(struct cpu *cpu, gpa_t addr, unsigned len);
 
 /* ---- segmentation (cpu/segment.c, cpu/transfer.c, cpu/task.c) ---- */
@@ -319,7 +376,7 @@ int cpu_rdpmc(struct cpu *cpu);
 
 /* ---- port I/O with the permission checks (cpu/port.c) ---- */
 int cpu_port_check(struct cpu *cpu, uint16_t port, unsigned size);
-int cpu_in(struct cpu *cpu, uint16_t port, unsigned size);  /* al/ax/eax */
+int cpu_in(struct cpu *cpu, uint16_t port, unsigned size); /* al/ax/eax */
 int cpu_out(struct cpu *cpu, uint16_t port, unsigned size);
 /* The same without the permission check and I/O breakpoints. rip stays. */
 void cpu_in_allowed(struct cpu *cpu, uint16_t port, unsigned size);

@@ -17,12 +17,14 @@ struct block;
 
 struct block_options {
     const char *path;
-    const char *format; /* NULL: by content ("raw" is the only one that is never guessed for a file with a known magic) */
+    /* NULL: by content ("raw" is the only one that is never guessed for a file with a known magic) */
+    const char *format;
     bool readonly;
     bool snapshot; /* writes go to a temporary overlay that disappears with the machine */
 };
 
-/* loop NULL: every request completes inside block_submit (unit tests). err gets one line naming the file and the reason. */
+/* loop NULL: every request completes inside block_submit (unit tests). err gets one line naming the file and the
+ * reason. */
 int block_open(struct block **out, const struct block_options *options, struct loop *loop, char *err, size_t err_len);
 /* A disk of size bytes in memory, for tests. */
 struct block *block_open_memory(uint64_t size);
@@ -35,8 +37,8 @@ const char *block_path(const struct block *b);
 struct block_request {
     enum block_op op;
     uint64_t sector;
-    uint32_t count;  /* sectors */
-    uint8_t *buf;    /* count * 512 bytes, owned by the caller until done */
+    uint32_t count;                        /* sectors */
+    uint8_t *buf;                          /* count * 512 bytes, owned by the caller until done */
     void (*done)(void *opaque, int error); /* 0 or -errno; may be called before block_submit returns */
     void *opaque;
     struct block *block; /* private from here */

@@ -15,9 +15,9 @@ struct bus_range {
     uint64_t base;
     uint64_t size;
     unsigned max_access; /* widest access the handlers take: 1, 2, 4 or 8 bytes; wider ones are split, low part first */
-    unsigned min_access; /* narrowest: narrower ones are widened (read: extract; write: replicated read-modify is NOT done,
-                            the value is passed zero-extended at the aligned offset). 0 means 1 */
-    uint64_t (*read)(void *opaque, uint64_t offset, unsigned size); /* NULL: all ones */
+    unsigned min_access; /* narrowest: narrower ones are widened (read: extract; write: replicated read-modify is NOT
+                            done, the value is passed zero-extended at the aligned offset). 0 means 1 */
+    uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);              /* NULL: all ones */
     void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size); /* NULL: dropped */
     void *opaque;
     bool mapped; /* private to bus.c */

@@ -24,7 +24,7 @@ struct i8042 {
     uint8_t output; /* the output buffer */
     uint8_t output_port;
     uint8_t pending;    /* command that waits for its data byte, or 0 */
-    bool delivering; /* a device says that it has data while a byte of it is being taken */
+    bool delivering;    /* a device says that it has data while a byte of it is being taken */
     bool break_seen;    /* translation: the prefix 0xf0 came */
     uint64_t next_byte; /* no byte of a device before */
     struct clock *clock;

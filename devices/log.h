@@ -6,7 +6,19 @@
 
 #include <stdbool.h>
 
-enum log_category { LOG_GUEST_ERROR, LOG_STUB, LOG_CPU, LOG_BT, LOG_MMU, LOG_DEVICE, LOG_DISK, LOG_NET, LOG_FIRMWARE, LOG_KVM, LOG_COUNT };
+enum log_category {
+    LOG_GUEST_ERROR,
+    LOG_STUB,
+    LOG_CPU,
+    LOG_BT,
+    LOG_MMU,
+    LOG_DEVICE,
+    LOG_DISK,
+    LOG_NET,
+    LOG_FIRMWARE,
+    LOG_KVM,
+    LOG_COUNT
+};
 
 extern bool log_enabled[LOG_COUNT];
 
@@ -14,10 +26,10 @@ extern bool log_enabled[LOG_COUNT];
 int log_parse(const char *list, const char **bad);
 void log_write(enum log_category c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-#define log_msg(c, ...)                                                                                                 \
-    do {                                                                                                                \
-        if (__builtin_expect(log_enabled[c], 0))                                                                        \
-            log_write(c, __VA_ARGS__);                                                                                  \
+#define log_msg(c, ...)                                                                                                \
+    do {                                                                                                               \
+        if (__builtin_expect(log_enabled[c], 0))                                                                       \
+            log_write(c, __VA_ARGS__);                                                                                 \
     } while (0)
 
 #endif

@@ -35,20 +35,20 @@ struct machine_config {
     struct placement placement; /* on the host */
     struct drive_config drives[MACHINE_MAX_DRIVES];
     unsigned drive_count;
-    char boot; /* 'c', 'd', 'a', 'n', or 0: by what is there */
+    char boot;                            /* 'c', 'd', 'a', 'n', or 0: by what is there */
     const char *kernel, *initrd, *append; /* direct boot; NULL: firmware */
     const char *firmware;                 /* NULL: Debian's SeaBIOS */
     /* NULL: nothing plugged in; owned by the caller, and not looked at any more once machine_run has returned. */
     struct chardev *serial[MACHINE_SERIAL_PORTS];
-    struct chardev *debug_console;                /* port 0x402, NULL: the log category firmware */
+    struct chardev *debug_console; /* port 0x402, NULL: the log category firmware */
     enum debug_exit_mode debug_exit;
     bool no_reboot;
     /* Time moves only by clock_advance, the time stamp counter with it, and who made the machine runs it by
      * machine_step (devices/machine_step.h) instead of machine_run. */
     bool stepped;
     bool no_apic; /* a board with the 8259 pair only */
-    /* Told after each reset that went through (QMP's RESET event); under the machine lock, any thread. May be NULL. guest:
-     * the guest asked for it, else machine_reset. */
+    /* Told after each reset that went through (QMP's RESET event); under the machine lock, any thread. May be NULL.
+     * guest: the guest asked for it, else machine_reset. */
     void (*on_reset)(void *opaque, bool guest);
     void *on_reset_opaque;
 };
@@ -73,8 +73,8 @@ struct machine;
 int machine_create(struct machine **out, const struct machine_config *config, char *err, size_t err_len);
 void machine_destroy(struct machine *m);
 
-/* Starts the vCPU threads and runs the loop in the calling thread until the machine ends. Returns the exit status of the
- * contract. */
+/* Starts the vCPU threads and runs the loop in the calling thread until the machine ends. Returns the exit status of
+ * the contract. */
 int machine_run(struct machine *m);
 /* From any thread: ends the machine. status: only for DEBUG_EXIT and SIGNAL. The first call wins. */
 void machine_end(struct machine *m, enum machine_end how, int status);
@@ -85,7 +85,7 @@ uint64_t machine_entered_at(const struct machine *m);
 uint64_t machine_entered_cpu_ns(const struct machine *m);
 
 /* Under the lock (QMP commands, console). */
-void machine_stop(struct machine *m);     /* vCPUs stand still when it returns */
+void machine_stop(struct machine *m); /* vCPUs stand still when it returns */
 void machine_continue(struct machine *m);
 bool machine_running(const struct machine *m);
 void machine_reset(struct machine *m);     /* asynchronous: the vCPU threads do it */
@@ -100,8 +100,8 @@ struct cpu *machine_cpu(struct machine *m, unsigned n);
 const struct engine *machine_engine(struct machine *m);
 const struct display_source *machine_display(struct machine *m);
 
-/* Under the lock: another engine runs the machine from the next instruction on. Returns 0, or -errno with one line in err
- * and nothing changed. */
+/* Under the lock: another engine runs the machine from the next instruction on. Returns 0, or -errno with one line in
+ * err and nothing changed. */
 int machine_set_engine(struct machine *m, const struct engine *engine, char *err, size_t err_len);
 
 /* Input devices. key: the PS/2 set-1 make code (0xe0xx for extended keys, 0xe11d45 for Pause is sent by key 0xe1). */

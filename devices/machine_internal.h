@@ -56,9 +56,9 @@ struct machine {
     struct vcpu vcpu;
     _Atomic bool a20; /* where the gate is */
     bool stopped;
-    unsigned reset_requests; /* enum machine_request, under the lock */
+    unsigned reset_requests;                     /* enum machine_request, under the lock */
     _Atomic uint64_t entered_at, entered_cpu_ns; /* see machine_entered_at */
-    _Atomic int how;         /* enum machine_end */
+    _Atomic int how;                             /* enum machine_end */
     _Atomic int end_status;
     _Atomic bool ending;
 };

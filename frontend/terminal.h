@@ -20,8 +20,8 @@ bool terminal_present(void);
 void terminal_enter_raw(void);
 void terminal_restore(void);
 bool terminal_is_raw(void);
-/* Stdin may be read: it is no terminal, or one that this process is not in the background of. A terminal that is not the
- * session's own (su -c, setsid, some containers) has no background. */
+/* Stdin may be read: it is no terminal, or one that this process is not in the background of. A terminal that is not
+ * the session's own (su -c, setsid, some containers) has no background. */
 bool terminal_may_read(void);
 /* SIGTSTP: restores the terminal and stops the process; returns when it goes on. */
 void terminal_suspend(void);

@@ -24,11 +24,11 @@ enum { TEST_UNDER_TSAN = 1 };
 enum { TEST_UNDER_TSAN = 0 };
 #endif
 
-#define TEST_SUITE(suite, ...)                                                                                          \
-    static const struct test_case test_cases_##suite[] = {__VA_ARGS__};                                                 \
-    __attribute__((constructor)) static void test_register_##suite(void)                                                \
-    {                                                                                                                   \
-        test_register(#suite, test_cases_##suite, sizeof test_cases_##suite / sizeof test_cases_##suite[0]);            \
+#define TEST_SUITE(suite, ...)                                                                                         \
+    static const struct test_case test_cases_##suite[] = {__VA_ARGS__};                                                \
+    __attribute__((constructor)) static void test_register_##suite(void)                                               \
+    {                                                                                                                  \
+        test_register(#suite, test_cases_##suite, sizeof test_cases_##suite / sizeof test_cases_##suite[0]);           \
     }
 
 #endif

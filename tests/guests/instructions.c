@@ -381,7 +381,8 @@ static unsigned ackermann(unsigned m, unsigned n)
     }
 F(0)
 F(1)
-F(2) F(3) F(4) F(5) F(6) F(7)
+F(2)
+F(3) F(4) F(5) F(6) F(7)
 
     static void branches(void)
 {

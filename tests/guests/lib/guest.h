@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the 32-bit bare-metal guests share beside common/common.h: segments, traps that a test expects, pages. They run in
- * ring 0, flat, paging off, interrupts off. */
+/* What the 32-bit bare-metal guests share beside common/common.h: segments, traps that a test expects, pages. They run
+ * in ring 0, flat, paging off, interrupts off. */
 #ifndef GUEST_H
 #define GUEST_H
 

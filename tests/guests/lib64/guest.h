@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the 64-bit bare-metal guests share beside common/common.h; the sibling of ../lib/guest.h. They run in ring 0, 64-bit
- * mode, interrupts off; the first 4 GiB are mapped one to one, open to ring 3. */
+/* What the 64-bit bare-metal guests share beside common/common.h; the sibling of ../lib/guest.h. They run in ring 0,
+ * 64-bit mode, interrupts off; the first 4 GiB are mapped one to one, open to ring 3. */
 #ifndef GUEST_H
 #define GUEST_H
 
