@@ -39,8 +39,8 @@ struct engine_options {
 
 struct engine {
     const char *name; /* "bt", "kvm" */
-    /* To leave run and come back costs much more than to change threads: the clock's timers run in another thread,
-     * whose interrupts reach the guest by events or a chip_holder (cpu/chips.h). */
+    /* To leave run and come back costs much more than to change threads: the clock's timers run in another thread also
+     * while the vCPU sleeps; their interrupts reach the guest by events or a chip_holder (cpu/chips.h). */
     bool costly_exit;
     /* Makes a vCPU. The struct cpu is allocated by the engine (bt wants it beside its code cache). NULL with a reason
      * in err on failure. */

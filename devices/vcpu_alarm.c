@@ -64,24 +64,37 @@ void vcpu_alarm_open(struct vcpu_alarm *a, struct clock *clock, struct loop *loo
         return;
     }
     a->open = true;
-    loop_keep_time(loop, false);
-    clock_set_rearm_hook(clock, on_rearm, a);
-    set(a);
 }
 
 void vcpu_alarm_close(struct vcpu_alarm *a)
 {
     if (!a->open)
         return;
+    vcpu_alarm_keep(a, false);
     a->open = false;
     timer_delete(a->timer);
     mine.handler = NULL;
-    loop_keep_time(a->loop, true);
+}
+
+void vcpu_alarm_keep(struct vcpu_alarm *a, bool keep)
+{
+    if (!a->open || a->keeps == keep)
+        return;
+    a->keeps = keep;
+    loop_keep_time(a->loop, !keep);
+    a->at = CLOCK_NEVER;
+    if (!keep) {
+        static const struct itimerspec never;
+        timer_settime(a->timer, 0, &never, NULL);
+        return;
+    }
+    clock_set_rearm_hook(a->clock, on_rearm, a);
+    set(a);
 }
 
 void vcpu_alarm_attend(struct vcpu_alarm *a)
 {
-    if (!a->open)
+    if (!a->keeps)
         return;
     a->at = CLOCK_NEVER;
     clock_run(a->clock);

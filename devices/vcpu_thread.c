@@ -133,6 +133,11 @@ void vcpu_kick(void *opaque)
 
 static void sleep_halted(struct vcpu *v)
 {
+    if (!v->alarm.keeps && !v->engine->costly_exit) {
+        pthread_mutex_lock(&v->machine->lock);
+        vcpu_alarm_keep(&v->alarm, true);
+        pthread_mutex_unlock(&v->machine->lock);
+    }
     atomic_exchange(&v->asleep, 1);
     while (!(atomic_load(&v->cpu->events) & WAKING_EVENTS) && !cpu_has_work(v->cpu) &&
            !atomic_load(&v->machine->ending))
@@ -147,18 +152,9 @@ static void alarm_rings(void *opaque)
     cpu_raise(v->cpu, CPU_EVENT_KICK);
 }
 
-/* Who runs the clock's timers, this thread or the loop's, is the engine's choice. Under the machine lock. */
-static void keep_time(struct vcpu *v)
-{
-    struct machine *m = v->machine;
-    if (v->alarm.open && v->engine->costly_exit)
-        vcpu_alarm_close(&v->alarm);
-    else if (!v->alarm.open && !v->engine->costly_exit)
-        vcpu_alarm_open(&v->alarm, m->clock, m->loop, alarm_rings, v);
-}
-
-/* Stands still while the machine is stopped, and runs the timers that are due. */
-static void attend(struct vcpu *v)
+/* Stands still while the machine is stopped, and runs the timers that are due. slept: the vCPU has come out of HLT
+ * since this was last called, and may be about to go back; else it is busy, and the loop shall run the clock. */
+static void attend(struct vcpu *v, bool slept)
 {
     struct machine *m = v->machine;
     pthread_mutex_lock(&m->lock);
@@ -168,8 +164,8 @@ static void attend(struct vcpu *v)
         pthread_cond_wait(&m->state_changed, &m->lock);
     }
     v->parked = false;
-    keep_time(v);
     vcpu_alarm_attend(&v->alarm);
+    vcpu_alarm_keep(&v->alarm, slept && !v->engine->costly_exit);
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -201,7 +197,11 @@ static void *run_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     struct machine *m = v->machine;
-    attend(v);
+    bool slept = false;
+    pthread_mutex_lock(&m->lock);
+    vcpu_alarm_open(&v->alarm, m->clock, m->loop, alarm_rings, v);
+    pthread_mutex_unlock(&m->lock);
+    attend(v, slept);
     atomic_store(&m->entered_cpu_ns, read_clock(CLOCK_PROCESS_CPUTIME_ID));
     atomic_store(&m->entered_at, read_clock(CLOCK_MONOTONIC));
     while (!atomic_load(&m->ending)) {
@@ -209,10 +209,12 @@ static void *run_thread(void *opaque)
         const struct engine *engine = v->engine;
         switch (engine->run(v->cpu)) {
         case ENGINE_EXIT_KICK:
-            attend(v);
+            attend(v, slept);
+            slept = false;
             break;
         case ENGINE_EXIT_HALT:
             sleep_halted(v);
+            slept = true;
             break;
         case ENGINE_EXIT_SHUTDOWN:
             report_triple_fault(v);

@@ -33,7 +33,8 @@ static void set_up(struct setting *s)
     s->clock = clock_create(false);
     s->loop = loop_create(s->clock, &s->lock);
     vcpu_alarm_open(&s->alarm, s->clock, s->loop, ring, NULL);
-    CU_ASSERT_FATAL(s->alarm.open);
+    vcpu_alarm_keep(&s->alarm, true);
+    CU_ASSERT_FATAL(s->alarm.keeps);
 }
 
 static void tear_down(struct setting *s)
@@ -111,9 +112,14 @@ static void loop_takes_over(void)
     timer_arm(&t, clock_now(s.clock) + 20 * NS_PER_MS);
     loop_round(s.loop, 30 * NS_PER_MS);
     CU_ASSERT_EQUAL(fired, 0);
-    vcpu_alarm_close(&s.alarm);
+    vcpu_alarm_keep(&s.alarm, false);
     loop_run(s.loop);
     CU_ASSERT_EQUAL(fired, 1);
+    /* and gives it back, with what came up meanwhile */
+    timer_arm(&t, clock_now(s.clock) + NS_PER_MS);
+    vcpu_alarm_keep(&s.alarm, true);
+    while (fired == 1)
+        sleep_and_attend(&s);
     tear_down(&s);
 }
 
