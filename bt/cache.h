@@ -2,9 +2,8 @@
 /* The code cache of one vCPU: memory, blocks, the code map, chains and invalidation.
  *
  * Blocks are keyed by guest frame, mode and the linear page (translations hold absolute guest addresses; bt/move.h
- * changes them): a page record and a byte offset in it. The code map of the current
- * address space is table[linear page] -> page record, and the other way round invalid[page record] is 0 while it is in
- * the code map.
+ * changes them): a page record and a byte offset in it. The code map of the current address space is table[linear page]
+ * -> page record, and the other way round invalid[page record] is 0 while it is in the code map.
  *
  * A block in host memory:
  *   entry - ENTRY_SAVED  restores the flags from the image (only when the block needs them), falls into

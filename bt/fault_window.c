@@ -5,8 +5,7 @@
  * what the region table holds for rbx now, the page is entered (mmu_window_fill); else r11 is set right. Either way the
  * instruction runs again, unless the page is not for windows or is not there: then the detour by the tables, or the
  * guest's page fault. For `mov eax, [r11 + rcx*8 - 32]` what r11 was made from is known by the slot that it points to.
- * For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers
- * are set.
+ * For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers are set.
  *
  * Nothing of this is a matter of safety: whatever the registers hold, the host address was one that the guest may not
  * reach, or there would have been no fault. */

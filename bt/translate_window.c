@@ -266,9 +266,7 @@ static struct rm region_rm(struct builder *b)
     if (is_stack_operand(b, b->in))
         return stack_rm(b, (int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
-        unsigned base = host_gpr(b, m->base);
-        if (base == NO_REG && b->held.on)
-            base = held_use(b, m->base, true, false, HELD_BASE);
+        unsigned base = address_gpr(b, m->base);
         if (base == NO_REG) {
             gpr_load(b, R10, m->base);
             return passing_rm(b, m->disp);

@@ -24,8 +24,7 @@ enum {
     OUTLINE_FAR,   /* as Z, and a selector */
     OUTLINE_MOFFS, /* as wide as an address */
     OUTLINE_TEST1, /* one byte when ModRM.reg is 0 or 1 */
-    OUTLINE_TESTZ, /* the same with Z */
-    OUTLINE_KINDS
+    OUTLINE_TESTZ  /* the same with Z */
 };
 
 /* Eight opcodes of the arithmetic instructions' part, where prefixes are in between. */

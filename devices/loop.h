@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The event loop of the machine's I/O thread: file descriptors, the clock's timers, and work posted by other threads.
- * Callbacks run in the loop's thread with the machine lock held. */
+ * Callbacks run with the machine lock held, in the loop's thread (timers: of who keeps time). */
 #ifndef RINGFOLD_DEVICES_LOOP_H
 #define RINGFOLD_DEVICES_LOOP_H
 

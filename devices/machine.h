@@ -2,8 +2,9 @@
 /* A whole machine: the 440BX board, its memory, its CPUs and the engine that runs them. The board is wired in board.c,
  * which reads like a schematic.
  *
- * Threads: each vCPU has a thread; the I/O thread runs the loop (timers, files, sockets). The machine lock guards every
- * device, the buses, the memory map and the clock's queue. A vCPU thread holds it only inside an access to a device. */
+ * Threads: each vCPU has a thread; the I/O thread runs the loop (files, sockets, and timers unless the vCPU goes in and
+ * out of HLT: devices/vcpu_alarm.h). The machine lock guards every device, the buses, the memory map and the clock's
+ * queue. A vCPU thread holds it only inside an access to a device and while it runs timers. */
 #ifndef RINGFOLD_DEVICES_MACHINE_H
 #define RINGFOLD_DEVICES_MACHINE_H
 
