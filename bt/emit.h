@@ -58,10 +58,10 @@ static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = 1, .disp = disp, .region = true};
 }
-/* [r11 + disp], or [r11 + index*scale + disp], with a SIB byte in any case. */
-static inline struct rm rm_based(uint8_t index, uint8_t scale, int32_t disp)
+/* [base + disp], or [base + index*scale + disp], with a SIB byte in any case; the base is r10 or r11. */
+static inline struct rm rm_based(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
-    return (struct rm){.kind = RM_MEM, .base = R11, .index = index, .scale = scale, .disp = disp, .region = true};
+    return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .region = true};
 }
 static inline struct rm rm_stack(int32_t disp)
 {

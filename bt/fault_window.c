@@ -4,7 +4,7 @@
  * guest's address is rbx + 8; what the host could not reach (CR2) may be another page of the same access. If r11 is
  * what the region table holds for rbx now, the page is entered (mmu_window_fill); else r11 is set right. Either way the
  * instruction runs again, unless the page is not for windows or is not there: then the detour by the tables, or the
- * guest's page fault. For `mov eax, [r11 + rcx*8 - 32]` what r11 was made from is known by the slot that it points to.
+ * guest's page fault. For `mov eax, [r10 + rcx*8 - 32]` what r10 was made from is known by the slot that it points to.
  * For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers are set.
  *
  * Nothing of this is a matter of safety: whatever the registers hold, the host address was one that the guest may not
@@ -109,18 +109,26 @@ struct access {
     int64_t disp;   /* the host's address is base + entry + disp */
 };
 
-static bool is_based(const struct host_operand *o)
+/* By a register and r11, which is its region's entry? */
+static bool is_region(const struct host_operand *o)
 {
-    return !o->stack && o->base == R11;
+    return !o->stack && o->index == R11 && o->shift == 0;
 }
 
-/* The guest's address that r11 was made from: it is in the slot that r11 points to, or its region had none. */
-static uint64_t based_on(const struct mmu *mmu, enum mmu_window_kind kind, const greg_t *g)
+/* By r10 or r11, which is the host's address for something? */
+static bool is_based(const struct host_operand *o)
+{
+    return !o->stack && !is_region(o) && (o->base == R10 || o->base == R11);
+}
+
+/* The guest's address that such a register was made from: it is in the slot that this points to, or its region had
+ * none. */
+static uint64_t based_on(const struct mmu *mmu, enum mmu_window_kind kind, uint64_t host)
 {
     uint64_t gva;
-    if (mmu_window_guest_address(mmu, kind, (uintptr_t)g[REG_R11] - MMU_REGION_BIAS, &gva))
+    if (mmu_window_guest_address(mmu, kind, host - MMU_REGION_BIAS, &gva))
         return gva;
-    return (uint64_t)g[REG_R11] - MMU_REGION_NONE;
+    return host - MMU_REGION_NONE;
 }
 
 /* False: it is no access through a window. */
@@ -129,11 +137,12 @@ static bool decode_access(const struct mmu *mmu, enum mmu_window_kind kind, cons
     struct host_operand *o = &a->operand;
     if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o))
         return false;
-    bool indexed = (o->stack || is_based(o)) && o->index != NO_INDEX;
-    if (!o->stack && !is_based(o) && (o->index != R11 || o->shift))
+    bool based = is_based(o), indexed = (o->stack || based) && o->index != NO_INDEX;
+    uint64_t base = (uint64_t)g[context_index[o->base]];
+    if (!o->stack && !based && !is_region(o))
         return false;
-    a->base = o->stack ? stack_pointer(g) : is_based(o) ? based_on(mmu, kind, g) : (uint64_t)g[context_index[o->base]];
-    a->entry = o->stack ? stack_entry(g) : (uint64_t)g[REG_R11] - (is_based(o) ? a->base : 0);
+    a->base = o->stack ? stack_pointer(g) : based ? based_on(mmu, kind, base) : base;
+    a->entry = o->stack ? stack_entry(g) : based ? base - a->base : (uint64_t)g[REG_R11];
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
     if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
@@ -144,8 +153,10 @@ static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
 {
     if (a->operand.stack)
         set_stack_entry(g, entry);
+    else if (is_based(&a->operand))
+        g[context_index[a->operand.base]] = (greg_t)(entry + a->base);
     else
-        g[REG_R11] = (greg_t)(entry + (is_based(&a->operand) ? a->base : 0));
+        g[REG_R11] = (greg_t)entry;
 }
 
 /* Has the instruction met another region than it was made for so often that it belongs to the tables? */
@@ -163,12 +174,12 @@ static bool keeps_straying(struct bt_vcpu *v, const greg_t *g)
 }
 
 /* The access by another register's region, or an older entry of its own, is at fault: set it right. One that does not
- * stop belongs to the tables: an array that goes on in the next region. */
+ * stop belongs to the tables: an array that goes on in the next region, or a register that was near another one and is
+ * not in its region. */
 static enum bt_window_action set_right(struct bt_vcpu *v, greg_t *g, const struct access *a, uint64_t entry)
 {
     set_entry(g, a, entry);
-    bool may_stray = !a->operand.stack && a->operand.base == R10;
-    return may_stray && keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_RETRY;
+    return !a->operand.stack && keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_RETRY;
 }
 
 /* *a is set with all but BT_WINDOW_NOT and DETOUR. */
@@ -217,8 +228,8 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind
     if (action == BT_WINDOW_RETRY) {
         if (region_entry(regions, a.base, &entry))
             set_entry(g, &a, entry);
-        /* r11 may be kept for an access to come, by a register that nobody knows here */
-        if (a.operand.stack && releases != v->cpu.mmu.window[kind].releases)
+        /* r10 and r11 may be kept for accesses to come, by registers that nobody knows here */
+        if (releases != v->cpu.mmu.window[kind].releases)
             action = BT_WINDOW_DETOUR;
     }
     refresh_stack(regions, g); /* slots may belong to other regions now */

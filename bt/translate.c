@@ -9,6 +9,7 @@
  *   translate_memory.c   the shadow-table access around a memory operand
  *   translate_group.c    one table look-up for several of them
  *   translate_window.c   the access by the host's page tables instead, for code that runs long
+ *   translate_region.c   whose window that is, without looking it up each time
  *   translate_narrow.c   what indices are known to be short
  *   translate_held.c     registers without one of the host's, for as long as a scratch register is free
  *   translate_system.c   the time stamp counter, control registers
@@ -414,7 +415,6 @@ static void emit_block(struct builder *b)
         uint8_t *start = b->a.p;
         emit_insn(b);
         window_after_insn(b);
-        held_after_insn(b);
         if (b->v->options.damage && b->v->options.damage_at == b->eip_at[b->cur]) {
             cpu_fpu_unload(&b->v->cpu);
             bt_damage(start, b->a.p);

@@ -60,6 +60,15 @@ struct held {
     struct held_plan plan[BT_BLOCK_MAX_INSNS];
 };
 
+/* See translate_region.c. Host registers by number. */
+struct region_facts {
+    bool entry;        /* r11 is a region's entry: */
+    uint64_t constant; /* 1 + the region, when it is that of a constant; 0: a register's */
+    uint64_t near[16]; /* 1 + the most bytes that the register may be outside that region; 0: it may be anywhere */
+    uint8_t based;     /* 1 + a host register whose host address, and the bias, r10 is, or was when that */
+    int64_t based_at;  /* register was less by this; 0: r10 is something else */
+};
+
 /* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
 enum insn_way { WAY_PLAIN, WAY_CONTROL, WAY_FLAGS, WAY_STACK, WAY_STRING, WAY_SYSTEM, WAY_C };
 
@@ -95,10 +104,9 @@ struct builder {
     struct cold cold[BT_BLOCK_MAX_INSNS * 5 + 8];
     unsigned cold_count;
     struct held held;
-    uint16_t narrow;      /* guest registers that hold 32 bits, extended (translate_narrow.c) */
-    uint8_t region_base;  /* 1 + the host register whose region r11 is for (window of 64-bit code), 0: none */
-    bool region_based;    /* r11 is the host's address for that register, not its region's entry */
-    uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (the same) */
+    uint16_t narrow; /* guest registers that hold 32 bits, extended (translate_narrow.c) */
+    struct region_facts region;
+    uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (translate_window.c) */
 };
 
 /* translate.c */
@@ -184,9 +192,8 @@ bool segment_is_flat(const struct builder *b, unsigned seg);
  * that touches flags, and do nothing in code that is not of a 64-bit window. */
 /* Before the block's first instruction: what comes when. */
 void held_plan(struct builder *b);
-/* Around each instruction; the first one stores what was written, where somebody may look. */
+/* Before each instruction: stores what was written, where somebody may look. */
 void held_before_insn(struct builder *b);
-void held_after_insn(struct builder *b);
 /* Before the block is left: nothing is held from here on. */
 void held_end(struct builder *b);
 /* The scratch register (r10-r12) is about to be written by the current instruction's own work. */
@@ -198,6 +205,8 @@ static inline bool held_is(const struct builder *b, unsigned host)
 {
     return b->held.on && b->held.guest[host - R10] != GPR_NONE;
 }
+/* Where a guest register is now: its host register, a scratch register, or NO_REG. */
+unsigned held_host(const struct builder *b, unsigned guest);
 /* While b->held.on: is it in a scratch register now? Or worth it? */
 bool held_has(const struct builder *b, unsigned guest);
 bool held_wants(const struct builder *b, unsigned guest);
@@ -208,6 +217,21 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
 
 /* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
 void narrow_follow(struct builder *b);
+
+/* translate_region.c: whose region r11 is for, and what r10 is the host's address for. */
+void region_forget(struct builder *b);
+/* The host register gets another value; or something else than a region's in r11. */
+void region_lose(struct builder *b, unsigned host);
+/* r11 becomes the entry of the register's region, unless it is one that the register is near. */
+void region_load(struct builder *b, unsigned base);
+/* The same for a constant. False: that does not encode. */
+bool region_load_constant(struct builder *b, uint64_t address);
+/* r10 becomes the host's address for the register, and the bias, less *at. */
+void region_load_base(struct builder *b, unsigned base, int64_t *at);
+/* Is it, without an instruction for it? */
+bool region_has_base(const struct builder *b, unsigned base, int64_t *at);
+/* Behind each instruction. */
+void region_follow(struct builder *b);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);

@@ -188,14 +188,15 @@ static void vacate(struct builder *b, unsigned h)
     if (b->held.guest[h] != GPR_NONE)
         b->narrow &= (uint16_t) ~(1u << b->held.guest[h]);
     b->held.guest[h] = GPR_NONE;
-    if (h == H11 || b->region_base == host_of(h) + 1)
-        b->region_base = 0;
+    region_lose(b, host_of(h));
 }
 
 void held_lose(struct builder *b, unsigned host)
 {
     if (held_is(b, host))
         vacate(b, host - R10);
+    else
+        region_lose(b, host);
 }
 
 void held_end(struct builder *b)
@@ -222,14 +223,6 @@ void held_before_insn(struct builder *b)
         store_all(b);
 }
 
-void held_after_insn(struct builder *b)
-{
-    for (unsigned h = 0; b->held.on && h < HOSTS; h++)
-        if (b->region_base == host_of(h) + 1 && b->held.guest[h] != GPR_NONE &&
-            (b->in->gpr_write >> b->held.guest[h] & 1))
-            b->region_base = 0;
-}
-
 /* ---- choice ---- */
 
 static unsigned next_use(const struct builder *b, unsigned guest)
@@ -241,7 +234,7 @@ static unsigned next_use(const struct builder *b, unsigned guest)
 static unsigned wanted_at(const struct builder *b, unsigned h)
 {
     unsigned next = next_use(b, b->held.guest[h]), lost = lost_at(b, h);
-    if (h == H11 && b->region_base)
+    if ((h == H11 && b->region.entry) || (h == H10 && b->region.based))
         return lost;
     return next > lost ? NEVER : next;
 }
@@ -273,6 +266,12 @@ bool held_wants(const struct builder *b, unsigned guest)
     if (!b->held.on || !stays_in_memory(b, guest))
         return false;
     return find(b, guest) < HOSTS || next_use(b, guest) != NEVER;
+}
+
+unsigned held_host(const struct builder *b, unsigned guest)
+{
+    unsigned host = host_gpr(b, guest), h = b->held.on ? find(b, guest) : HOSTS;
+    return host == NO_REG && h < HOSTS ? host_of(h) : host;
 }
 
 bool held_has(const struct builder *b, unsigned guest)

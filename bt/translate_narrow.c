@@ -7,6 +7,11 @@
 
 #include <Zydis/Zydis.h>
 
+static bool is_cmov(const struct insn *in)
+{
+    return in->map == MAP_0F && (in->opcode & 0xf0) == 0x40;
+}
+
 /* Instructions that write all of a 32-bit register operand whatever their operands are, and with that clear the upper
  * half. (Shifts by nothing may write nothing.) */
 static bool writes_whole(const struct insn *in)
@@ -17,7 +22,9 @@ static bool writes_whole(const struct insn *in)
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_LEA:
     case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_ADC:
     case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_SBB:
     case ZYDIS_MNEMONIC_AND:
     case ZYDIS_MNEMONIC_OR:
     case ZYDIS_MNEMONIC_XOR:
@@ -35,7 +42,7 @@ static bool writes_whole(const struct insn *in)
     case ZYDIS_MNEMONIC_IMUL:
         return in->reg.cls == REGCLASS_GPR; /* not the one whose result is EDX:EAX */
     default:
-        return false;
+        return is_cmov(in); /* the upper half is clear if the condition is false, too (SDM vol. 2, CMOVcc) */
     }
 }
 
@@ -56,9 +63,11 @@ static bool is_extended(const struct builder *b, const struct insn *in)
     case ZYDIS_MNEMONIC_AND:
         return in->imm_len && (int64_t)in->imm >= 0;
     case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
         return in->imm_len && (in->imm & 63) >= 32;
     default:
-        return false;
+        return is_cmov(in) && in->rm.cls == REGCLASS_GPR && (b->narrow >> in->rm.num & 1) &&
+               (b->narrow >> in->reg.num & 1);
     }
 }
 
@@ -81,9 +90,12 @@ void narrow_follow(struct builder *b)
         return;
     }
     const struct insn_reg *r = plain && in->encoding == ENCODING_LEGACY ? result(in) : NULL;
+    bool cdqe = plain && in->mnemonic == ZYDIS_MNEMONIC_CDQE;
     bool narrow = r && ((r->size == 4 && writes_whole(in)) || (r->size == 8 && is_extended(b, in)));
     b->narrow &= (uint16_t)~in->gpr_write;
     /* what is not in a register now is not known to be the same when it comes back */
     if (narrow && __builtin_popcount(in->gpr_write) == 1 && (host_gpr(b, r->num) != NO_REG || held_has(b, r->num)))
         b->narrow |= (uint16_t)(1u << r->num);
+    if (cdqe)
+        b->narrow |= 1 << GPR_AX;
 }

@@ -27,18 +27,19 @@
  *
  * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
  * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
- * The next access by the same register, as long as that has the same value, finds r11 as it was.
+ * The next access by the same register, or by one that was made from it by small steps, finds r11 as it was
+ * (translate_region.c).
  * An operand with an index, or a large displacement, is computed to r10 before. Where one of the two registers is known
  * to hold 32 bits (translate_narrow.c), the other one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
  *
  *     shrx r11, rbx, r15 ; mov r11, [regions + r11*8]
- *     lea  r11, [rbx + r11]         the host's address for rbx, and 32
- *     mov  eax, [r11 + rcx*8 - 32]
+ *     lea  r10, [rbx + r11]         the host's address for rbx, and 32
+ *     mov  eax, [r10 + rcx*8 - 32]
  *
  * so that what rcx comes from is not followed by two loads but by one: in most loops rbx was there long before. The
- * next access by rbx finds r11 so. The sum stays within the guards, where it is a host page fault, and the access is
- * done by the tables. Beside RSP such an index is part of the operand; with a constant, a table's address, the sum is
- * in r10 and r11 the entry of the constant's region.
+ * next access by rbx finds r10 so. The sum stays within the guards, where it is a host page fault, and the access is
+ * done by the tables. Beside RSP such an index is part of the operand; with a constant below 2 GiB, a table's address,
+ * it is `[r11 + rcx*8 + constant - 32]`, r11 being the entry of the lowest region, the host's address for 0.
  * r11 is a value without a slot where the address's region has none: the access is then not canonical, a
  * general-protection fault for the host, and bt/fault_window.c gives the region a slot. An access that keeps meeting
  * another region than it was made for becomes the tables'.
@@ -114,7 +115,7 @@ static struct rm window_rm(struct builder *b)
 /* ---- regions ---- */
 
 /* Displacements up to this are added to a register whose region they hardly ever leave. */
-enum { NEAR = 1 << 20 };
+enum { NEAR = 1 << 20, FAR = 1 << 22 };
 
 static const uint64_t *regions(const struct builder *b)
 {
@@ -130,30 +131,10 @@ static bool is_near(int64_t disp)
 /* An address in r10, which nothing needs any more behind the access, and a small displacement. */
 static struct rm passing_rm(struct builder *b, int64_t disp)
 {
-    held_lose(b, R11);
-    bt_emit_region(&b->a, regions(b), R11, R10);
-    b->region_base = 0;
+    region_lose(b, R10);
+    region_lose(b, R11);
+    region_load(b, R10);
     return rm_region(R10, R11, (int32_t)disp - MMU_REGION_BIAS);
-}
-
-/* r11 becomes the entry of a register's region, unless it is for that register already. */
-static void load_region(struct builder *b, unsigned base)
-{
-    if (b->region_base == base + 1)
-        return;
-    held_lose(b, R11);
-    bt_emit_region(&b->a, regions(b), R11, base);
-    b->region_base = (uint8_t)(base + 1);
-    b->region_based = false;
-}
-
-/* Or the host's address for it, and 32. */
-static void load_base(struct builder *b, unsigned base)
-{
-    load_region(b, base);
-    if (!b->region_based)
-        asm_op(&b->a, OP_LEA | OP_W, R11, rm_sib((uint8_t)base, R11, 1, 0), 0);
-    b->region_based = true;
 }
 
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
@@ -182,29 +163,25 @@ static void stack_drifts(struct builder *b, int64_t n)
     b->stack_drift = b->stack_drift + by < DRIFT_UNKNOWN ? b->stack_drift + by : DRIFT_UNKNOWN;
 }
 
-/* A constant address: its region's entry is at one, too. */
+/* A constant address: its region's entry is at one, too; and in the lowest region that is the host's address for 0. */
 static struct rm constant_rm(struct builder *b)
 {
-    held_lose(b, R10);
-    memory_offset(b, R10);
     const struct insn_mem *m = &b->in->mem;
     uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
-    uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
-    held_lose(b, R11);
-    if (address >> 47) /* the table's end is not within a displacement */
+    if (m->base != GPR_IP && address <= INT32_MAX && region_load_constant(b, address))
+        return rm_based(R11, NO_REG, 1, (int32_t)address - MMU_REGION_BIAS);
+    held_lose(b, R10);
+    memory_offset(b, R10);
+    if (!region_load_constant(b, address))
         return passing_rm(b, 0);
-    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
-    b->region_base = 0;
-    if (m->base == GPR_IP)
-        builder_constant(b, BT_CONSTANT_S32, BT_REGION_ENTRY);
     return rm_region(R10, R11, -MMU_REGION_BIAS);
 }
 
-/* A guest register of an address, but not in r11. */
-static unsigned address_gpr(struct builder *b, unsigned guest)
+/* A guest register of an address, in one of the allowed scratch registers if it has none. */
+static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
 {
     unsigned host = host_gpr(b, guest);
-    return host == NO_REG && b->held.on ? held_use(b, guest, true, false, HELD_BASE) : host;
+    return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
 }
 
 static bool is_narrow(const struct builder *b, unsigned guest)
@@ -225,9 +202,10 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
     }
     if (base == GPR_IP || (base == GPR_NONE && m->disp < 0)) /* that entry is not within a displacement */
         return false;
-    if (m->disp < INT32_MIN + MMU_REGION_BIAS)
+    if (m->disp < INT32_MIN + FAR || m->disp > INT32_MAX - FAR)
         return false;
-    unsigned by = address_gpr(b, index), from = base == GPR_NONE || base == GPR_SP ? NO_REG : address_gpr(b, base);
+    unsigned by = address_gpr(b, index, 1 << R12);
+    unsigned from = base == GPR_NONE || base == GPR_SP ? NO_REG : address_gpr(b, base, HELD_BASE);
     if (by == NO_REG || (from == NO_REG && base < GPR_COUNT && base != GPR_SP))
         return false;
     if (base == GPR_SP) {
@@ -236,26 +214,25 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
         rm->scale = m->scale;
         return true;
     }
-    if (from != NO_REG) {
-        load_base(b, from);
-        *rm = rm_based((uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
+    if (from == NO_REG) {
+        region_load_constant(b, 0);
+        *rm = rm_based(R11, (uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
         return true;
     }
-    held_lose(b, R11);
-    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)regions(b)), 0);
-    b->region_base = 0;
-    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(NO_REG, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
-    held_lose(b, R10);
-    *rm = rm_region(R10, R11, -MMU_REGION_BIAS);
+    int64_t at;
+    region_load_base(b, from, &at);
+    *rm = rm_based(R10, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
     return true;
 }
 
 /* A register and a small displacement. */
 static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
 {
-    load_region(b, base);
-    return b->region_based ? rm_based(NO_REG, 1, (int32_t)disp - MMU_REGION_BIAS)
-                           : rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
+    int64_t at;
+    if (region_has_base(b, base, &at))
+        return rm_based(R10, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
+    region_load(b, base);
+    return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
 }
 
 static struct rm region_rm(struct builder *b)
@@ -266,7 +243,7 @@ static struct rm region_rm(struct builder *b)
     if (is_stack_operand(b, b->in))
         return stack_rm(b, (int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
-        unsigned base = address_gpr(b, m->base);
+        unsigned base = address_gpr(b, m->base, HELD_BASE);
         if (base == NO_REG) {
             gpr_load(b, R10, m->base);
             return passing_rm(b, m->disp);
@@ -407,40 +384,9 @@ bool window_moves_stack(struct builder *b)
     return true;
 }
 
-static bool in_memory(const struct builder *b, uint8_t guest)
-{
-    return guest < GPR_COUNT && host_gpr(b, guest) == NO_REG;
-}
-
-/* Does the current instruction leave r11 alone, but for its access through the window? */
-static bool keeps_r11(const struct builder *b)
-{
-    const struct insn *in = b->in;
-    if (b->way[b->cur] == WAY_CONTROL)
-        return jcc_goes_on(b, in);
-    if (b->way[b->cur] == WAY_STACK)
-        return window_pushes(b) && !in->mem.present && in->mnemonic != ZYDIS_MNEMONIC_LEAVE && in->cls != INSN_SEGMENT;
-    if (b->way[b->cur] != WAY_PLAIN || in->vvvv.cls == REGCLASS_GPR || in->mnemonic == ZYDIS_MNEMONIC_DIV ||
-        in->mnemonic == ZYDIS_MNEMONIC_IDIV)
-        return false;
-    if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
-        return !in_memory(b, in->mem.index);
-    return !in->mem.present || window_takes_operand(b);
-}
-
-/* Is r11 still for the region of what is in its register? */
-static void follow_region(struct builder *b)
-{
-    if (!b->held.on && !keeps_r11(b))
-        b->region_base = 0;
-    for (unsigned i = 0; b->region_base && i < GPR_COUNT; i++)
-        if ((b->in->gpr_write >> i & 1) && host_gpr(b, i) + 1 == b->region_base)
-            b->region_base = 0;
-}
-
 void window_begin(struct builder *b)
 {
-    b->region_base = 0;
+    region_forget(b);
     b->narrow = 0;
     b->stack_drift = DRIFT_UNKNOWN;
 }
@@ -451,7 +397,7 @@ void window_after_insn(struct builder *b)
         b->stack_drift = 0;
     if (!has_regions(b))
         return;
-    follow_region(b);
+    region_follow(b);
     narrow_follow(b);
 }
 

@@ -2,6 +2,7 @@
 #include "bt/verify_window.h"
 
 #include "shadowmmu/region.h"
+#include "shadowmmu/window.h"
 
 #include <stdlib.h>
 
@@ -56,11 +57,28 @@ void verify_window_end(struct verify_window *w)
     free(w->label);
 }
 
+static void forget_entry(struct verify_window *w)
+{
+    w->entry = false;
+    w->constant = 0;
+    for (unsigned i = 0; i < 16; i++)
+        w->near[i] = 0;
+}
+
+/* What a branch from elsewhere need not come with. */
+static void forget_facts(struct verify_window *w)
+{
+    forget_entry(w);
+    for (unsigned i = 0; i < 16; i++)
+        w->host[i] = 0;
+    w->r10_known = false;
+    w->narrow = 0;
+}
+
 static void forget(struct verify_window *w)
 {
-    w->index_of = w->region_of = X86_REG_INVALID;
-    w->r10_known = w->r10_near = w->based = false;
-    w->narrow = 0;
+    w->index_of = X86_REG_INVALID;
+    forget_facts(w);
 }
 
 void verify_window_pass(struct verify_window *w)
@@ -78,7 +96,7 @@ bool verify_window_settled(const struct verify_window *w)
 
 static bool in_sequence(const struct verify_window *w)
 {
-    return w->index_of != X86_REG_INVALID || w->region_of == X86_REG_RIP || w->step;
+    return w->index_of != X86_REG_INVALID || w->step;
 }
 
 const char *verify_window_before(struct verify_window *w, const cs_insn *i)
@@ -91,11 +109,8 @@ const char *verify_window_before(struct verify_window *w, const cs_insn *i)
         return "branch into an access through the window";
     if (label && label - 1 > w->drift)
         w->drift = label - 1;
-    if (label) {
-        w->region_of = X86_REG_INVALID;
-        w->r10_known = w->r10_near = w->based = false;
-        w->narrow = 0;
-    }
+    if (label)
+        forget_facts(w);
     return NULL;
 }
 
@@ -115,6 +130,31 @@ static bool is_narrow(const struct verify_window *w, x86_reg r)
     return i < 16 && (w->narrow >> i & 1);
 }
 
+static bool is_cmov(unsigned id)
+{
+    switch (id) {
+    case X86_INS_CMOVA:
+    case X86_INS_CMOVAE:
+    case X86_INS_CMOVB:
+    case X86_INS_CMOVBE:
+    case X86_INS_CMOVE:
+    case X86_INS_CMOVG:
+    case X86_INS_CMOVGE:
+    case X86_INS_CMOVL:
+    case X86_INS_CMOVLE:
+    case X86_INS_CMOVNE:
+    case X86_INS_CMOVNO:
+    case X86_INS_CMOVNP:
+    case X86_INS_CMOVNS:
+    case X86_INS_CMOVO:
+    case X86_INS_CMOVP:
+    case X86_INS_CMOVS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool writes_32_bits(const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
@@ -124,7 +164,9 @@ static bool writes_32_bits(const cs_insn *i)
     case X86_INS_MOVSX:
     case X86_INS_LEA:
     case X86_INS_ADD:
+    case X86_INS_ADC:
     case X86_INS_SUB:
+    case X86_INS_SBB:
     case X86_INS_AND:
     case X86_INS_OR:
     case X86_INS_XOR:
@@ -142,7 +184,7 @@ static bool writes_32_bits(const cs_insn *i)
     case X86_INS_IMUL:
         return x->op_count > 1;
     default:
-        return false;
+        return is_cmov(i->id);
     }
 }
 
@@ -162,9 +204,11 @@ static bool extends(const struct verify_window *w, const cs_insn *i)
     case X86_INS_AND:
         return from->type == X86_OP_IMM && from->imm >= 0;
     case X86_INS_SHR:
+    case X86_INS_SAR:
         return from->type == X86_OP_IMM && (from->imm & 63) >= 32;
     default:
-        return false;
+        return is_cmov(i->id) && from->type == X86_OP_REG && is_narrow(w, from->reg) &&
+               is_narrow(w, i->detail->x86.operands[0].reg);
     }
 }
 
@@ -176,28 +220,78 @@ static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
     return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
 }
 
-/* lea r11, [X + r11] */
-static bool makes_based(const struct verify_window *w, const cs_insn *i)
+/* ---- registers near r11's region (translate_region.c) ---- */
+
+static const uint64_t NARROW_SPAN = 1ull << 32;
+
+static uint64_t near_of(const struct verify_window *w, x86_reg r)
 {
-    const cs_x86 *x = &i->detail->x86;
-    const x86_op_mem *m = &x->operands[1].mem;
-    return i->id == X86_INS_LEA && x->operands[0].reg == X86_REG_R11 && x->addr_size == 8 &&
-           w->region_of != X86_REG_INVALID && m->base == w->region_of && m->index == X86_REG_R11 && m->scale == 1 &&
-           m->disp == 0;
+    unsigned i = number_of(r);
+    return i < 16 ? w->near[i] : 0;
 }
 
-/* lea r10, [what r11 is the region's entry for, and something narrow] */
-static bool makes_near(const struct verify_window *w, const cs_insn *i)
+static uint64_t magnitude(int64_t n)
+{
+    return n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+}
+
+static uint64_t farther(uint64_t near, uint64_t bytes)
+{
+    return near && bytes < MMU_WINDOW_GUARD && near + bytes < MMU_WINDOW_GUARD ? near + bytes : 0;
+}
+
+/* base + index * scale + disp */
+static uint64_t near_sum(const struct verify_window *w, x86_reg base, x86_reg index, int scale, int64_t disp)
+{
+    uint64_t near = 0;
+    if (index == X86_REG_INVALID || index == X86_REG_RIZ)
+        near = near_of(w, base);
+    else if (is_narrow(w, index))
+        near = farther(near_of(w, base), NARROW_SPAN * (unsigned)scale);
+    else if (scale == 1 && is_narrow(w, base))
+        near = farther(near_of(w, index), NARROW_SPAN);
+    return farther(near, magnitude(disp));
+}
+
+/* lea r10, [X + r11] */
+static bool makes_host(const struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const x86_op_mem *m = &x->operands[1].mem;
-    if (i->id != X86_INS_LEA || x->operands[0].reg != X86_REG_R10 || i->detail->x86.addr_size != 8 ||
-        w->region_of == X86_REG_INVALID)
-        return false;
-    if (w->region_of == X86_REG_RIP)
-        return m->base == X86_REG_INVALID && is_narrow(w, m->index) && m->disp >= 0 && w->constant_region == 0;
-    return (m->base == w->region_of && is_narrow(w, m->index)) ||
-           (m->index == w->region_of && m->scale == 1 && is_narrow(w, m->base));
+    return i->id == X86_INS_LEA && x->operands[0].reg == X86_REG_R10 && x->addr_size == 8 && w->entry &&
+           near_of(w, m->base) && m->index == X86_REG_R11 && m->scale == 1 && m->disp == 0;
+}
+
+/* How near the region the first operand is when the instruction has written it. */
+static uint64_t result_near(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const cs_x86_op *to = &x->operands[0], *by = &x->operands[1];
+    if (!x->op_count || to->type != X86_OP_REG || to->size != 8)
+        return 0;
+    bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, reg = two && by->type == X86_OP_REG;
+    switch (i->id) {
+    case X86_INS_MOV:
+        return reg ? near_of(w, by->reg) : 0;
+    case X86_INS_INC:
+    case X86_INS_DEC:
+        return farther(near_of(w, to->reg), 1);
+    case X86_INS_AND:
+        return imm && by->imm < 0 ? farther(near_of(w, to->reg), magnitude(by->imm)) : 0;
+    case X86_INS_ADD:
+    case X86_INS_SUB:
+        if (imm)
+            return farther(near_of(w, to->reg), magnitude(by->imm));
+        if (reg && is_narrow(w, by->reg))
+            return farther(near_of(w, to->reg), NARROW_SPAN);
+        return reg && i->id == X86_INS_ADD && is_narrow(w, to->reg) ? farther(near_of(w, by->reg), NARROW_SPAN) : 0;
+    case X86_INS_LEA:
+        return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID
+                   ? near_sum(w, by->mem.base, by->mem.index, by->mem.scale, by->mem.disp)
+                   : 0;
+    default:
+        return 0;
+    }
 }
 
 static bool register_operand(const cs_x86_op *op, x86_reg reg)
@@ -234,16 +328,25 @@ static bool is_constant_entry(const struct verify_window *w, const x86_op_mem *m
     return plain && offset >= 0 && offset % 8 == 0 && offset / 8 < CONSTANT_REGIONS;
 }
 
-/* The operand's register is the one that r11 is the entry for. */
+/* By a register that is near the region that r11 is the entry of. */
 static bool is_region_operand(const struct verify_window *w, const x86_op_mem *m)
 {
-    if (m->index != X86_REG_R11 || m->scale != 1)
+    if (m->index != X86_REG_R11 || m->scale != 1 || !w->entry)
         return false;
-    if (m->base == X86_REG_R10 && w->r10_near)
+    if (m->base == X86_REG_R10 && w->constant && w->r10_known && (w->r10 >> MMU_REGION_SHIFT) + 1 == w->constant)
         return true;
-    if (w->region_of == X86_REG_RIP)
-        return m->base == X86_REG_R10 && w->r10_known && w->r10 >> MMU_REGION_SHIFT == w->constant_region;
-    return w->region_of != X86_REG_INVALID && m->base == w->region_of;
+    return farther(near_of(w, m->base), magnitude(m->disp) + ACCESS_BYTES) != 0;
+}
+
+/* By r10 or r11, which is the host's address for something. */
+static bool is_host_operand(const struct verify_window *w, const x86_op_mem *m)
+{
+    if (m->base != X86_REG_R10 && m->base != X86_REG_R11)
+        return false;
+    uint64_t near = w->host[number_of(m->base)];
+    if (m->index != X86_REG_INVALID)
+        near = is_narrow(w, m->index) ? farther(near, NARROW_SPAN * (unsigned)m->scale) : 0;
+    return farther(near, magnitude(m->disp) + ACCESS_BYTES) != 0;
 }
 
 bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
@@ -257,10 +360,8 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
         return true;
     if (is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15))
         return w->step == STEP_INDEX;
-    if (is_region_operand(w, m))
+    if (is_region_operand(w, m) || is_host_operand(w, m))
         return true;
-    if (w->based && m->base == X86_REG_R11)
-        return m->index == X86_REG_INVALID || is_narrow(w, m->index);
     bool indexed = m->index != X86_REG_INVALID;
     if (m->base != X86_REG_RSP || (indexed && !is_narrow(w, m->index)) || w->step || w->drift > ACCESS_DRIFT)
         return false;
@@ -382,19 +483,15 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
         w->drift = w->label[i->address + i->size - w->start < w->size ? i->address + i->size - w->start : 0]
                        ? 0
                        : DETOUR_DRIFT;
-    bool falls_through = i->id != X86_INS_CALL && i->id != X86_INS_JMP && w->region_of != X86_REG_RIP;
-    x86_reg kept = falls_through ? w->region_of : X86_REG_INVALID;
-    bool based = falls_through && w->based;
-    uint16_t narrow = falls_through ? w->narrow : 0;
-    forget(w);
-    w->region_of = kept;
-    w->based = based;
-    w->narrow = narrow;
+    if (i->id == X86_INS_CALL || i->id == X86_INS_JMP)
+        forget(w);
+    else
+        w->index_of = X86_REG_INVALID;
     return NULL;
 }
 
 /* Registers that the instruction writes. */
-static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i, bool sets_r11, bool sets_r15)
+static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i, bool sets_r15)
 {
     cs_regs read, written;
     uint8_t nread, nwritten;
@@ -407,14 +504,12 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
             return "writes r15";
         if (r == X86_REG_RSP)
             w->drift = moved(w, i);
-        if (r == w->region_of || (r == X86_REG_R11 && !sets_r11))
-            w->region_of = X86_REG_INVALID;
-        if (number_of(r) < 16)
-            w->narrow &= (uint16_t) ~(1u << number_of(r));
-        if (r == X86_REG_R10 || r == X86_REG_R11)
-            w->r10_near = false;
         if (r == X86_REG_R11)
-            w->based = false;
+            forget_entry(w);
+        if (number_of(r) < 16) {
+            w->narrow &= (uint16_t) ~(1u << number_of(r));
+            w->near[number_of(r)] = w->host[number_of(r)] = 0;
+        }
         if (r == X86_REG_R10) {
             bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
             w->r10_known = constant && whole(x->operands[0].reg) == X86_REG_R10;
@@ -449,25 +544,28 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
         is_index(i, X86_REG_R15, &w->stack_of);
     if (w->touch < w->drift)
         w->drift = w->touch;
-    for (int k = 0; k < x->op_count && w->region_of == X86_REG_RIP; k++) /* that of a constant: for one access */
-        if (x->operands[k].type == X86_OP_MEM && is_region_operand(w, &x->operands[k].mem))
-            w->region_of = X86_REG_INVALID;
     x86_reg index_of = w->index_of;
-    bool narrow = makes_narrow(w, i), near = makes_near(w, i), based = makes_based(w, i);
-    const char *bad = after_writes(w, h, i, entry || constant, stack || stack_set);
-    if (narrow && number_of(whole(x->operands[0].reg)) < 16)
-        w->narrow |= (uint16_t)(1u << number_of(whole(x->operands[0].reg)));
-    w->r10_near |= near;
-    w->based |= based;
+    bool narrow = makes_narrow(w, i), host = makes_host(w, i);
+    uint64_t near = host ? near_of(w, m->base) : result_near(w, i);
+    unsigned to = x->op_count && x->operands[0].type == X86_OP_REG ? number_of(whole(x->operands[0].reg)) : 16;
+    const char *bad = after_writes(w, h, i, stack || stack_set);
+    if (narrow && to < 16)
+        w->narrow |= (uint16_t)(1u << to);
+    if (i->id == X86_INS_CDQE)
+        w->narrow |= 1u << number_of(X86_REG_RAX);
+    if (near && to < 16)
+        *(host ? &w->host[to] : &w->near[to]) = near;
     w->step = step;
     w->called = false;
     w->index_of = index ? from : X86_REG_INVALID;
-    if (entry)
-        w->region_of = index_of;
-    if (constant) {
-        w->region_of = X86_REG_RIP;
-        w->constant_region = (uint32_t)((m->disp - (intptr_t)w->regions) / 8);
-    }
+    if (entry || constant)
+        w->entry = true;
+    if (entry && number_of(index_of) < 16)
+        w->near[number_of(index_of)] = 1;
+    if (constant)
+        w->constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / 8;
+    if (w->constant == 1)
+        w->host[number_of(X86_REG_R11)] = 1;
     if (stack_set)
         w->drift = 0;
     return bad;

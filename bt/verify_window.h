@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of the verifier that knows 64-bit code's accesses through a window (translate_window.c). It accepts
  *
- *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other
- *   mov r11, [regions + d]                          of the region of a constant in r10
- *   [X + r11 + d]                                   with X and r11 as they were then, and no label between; that of a
- *                                                   constant once
- *   lea r11, [X + r11] ; [r11 + d]                  the host's address of what X points to, X and r11 being as above
- *   [r11 + Y*s + d]                                 the same, when Y was last written as 32 bits, extended
- *   lea r10, [X + Y*s + d] ; [r10 + r11 + d]        as the first, with such a Y; the constant may be d
+ *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other: X is near r11's region
+ *   mov r11, [regions + d]                          that of a constant
+ *   [X + r11 + d]                                   with an X near that region (translate_region.c), or the constant in
+ *                                                   r10, and no label between
+ *   lea r10, [X + r11] ; [r10 + d]                  the host's address of what X points to, X and r11 being as above
+ *   [r10 + Y*s + d]                                 the same, when Y was last written as 32 bits, extended
+ *   [r11 + d], [r11 + Y*s + d]                      with r11 the lowest region's entry: the host's address for 0
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
@@ -45,12 +45,13 @@ struct verify_window {
     bool changed;    /* a label's was not known before in this pass */
     /* at the current instruction: */
     x86_reg index_of;  /* r11 is the region's number of this register */
-    x86_reg region_of; /* r11 is its region's entry; RIP: that of constant_region */
-    uint32_t constant_region;
-    bool called; /* the instruction before was a call */
+    bool entry;        /* r11 is a region's entry: */
+    uint64_t constant; /* 1 + the region, of a constant; 0: of a register's value */
+    uint64_t near[16]; /* by index in names[]: 1 + how far the register may be outside that region; 0: anywhere */
+    uint64_t
+        host[16]; /* the same, of r10 and r11, when they are the host's address, and 32, of something near a slot */
+    bool called;  /* the instruction before was a call */
     bool r10_known;
-    bool based;      /* r11 is the host's address of something in a slot, and 32 */
-    bool r10_near;   /* r10 is the register that r11 is the region's entry for, or the constant, and 32 bits, scaled */
     uint16_t narrow; /* by index in names[]: registers of 32 bits, extended */
     uint64_t r10;
     enum verify_window_step step; /* how far a sequence has come that RSP and r15 are in */

@@ -276,16 +276,20 @@ static void leave_for_c(struct bench *b)
     asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(&bt_of(b->cpu)->host_rsp), 0);
 }
 
+static void add_unknown(struct bench *b, unsigned reg)
+{
+    asm_op(&b->a, 0x01 | OP_W, RSI, rm_reg(reg), 0);
+}
 /* lea r10, [from + by*scale + 8] ; mov rcx, [r10 + r11 - 32] */
 static void indexed(struct bench *b, unsigned from, unsigned by, unsigned scale)
 {
     asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, (uint8_t)scale, 8), 0);
     load(b, rm_region(R10, R11, -MMU_REGION_BIAS));
 }
-/* lea r11, [reg + r11] */
+/* lea r10, [reg + r11] */
 static void base_on(struct bench *b, unsigned reg)
 {
-    asm_op(&b->a, OP_LEA | OP_W, R11, rm_sib((uint8_t)reg, R11, 1, 0), 0);
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)reg, R11, 1, 0), 0);
 }
 static void extend(struct bench *b, unsigned reg)
 {
@@ -344,14 +348,30 @@ static void verifier_takes(void)
     extend(&b, RDX);
     region(&b, RBX);
     base_on(&b, RBX);
-    load(&b, rm_based(RDX, 8, 0x1000));
+    load(&b, rm_based(R10, RDX, 8, 0x1000));
     add_imm(&b, RBX, 8);
-    asm_op(&b.a, OP_MOV_TO | OP_W, RCX, rm_based(NO_REG, 1, 8), 0);
+    asm_op(&b.a, OP_MOV_TO | OP_W, RCX, rm_based(R10, NO_REG, 1, 8), 0);
+    load(&b, rm_region(RBX, R11, 0)); /* and the region is still known */
     CU_ASSERT(good(&b));
-    begin(&b);
+    begin(&b); /* in the lowest region */
     asm_op(&b.a, OP_MOVZX8, RDX, rm_reg(RBX), 0);
     asm_op(&b.a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)table_of(&b)), 0);
-    indexed(&b, NO_REG, RDX, 4);
+    load(&b, rm_based(R11, RDX, 4, 0x401000));
+    load(&b, rm_based(R11, NO_REG, 1, 0x401000));
+    CU_ASSERT(good(&b));
+    begin(&b); /* registers near a region */
+    extend(&b, RDX);
+    region(&b, RBX);
+    add_imm(&b, RBX, 0x7fff0000);
+    load(&b, rm_region(RBX, R11, 0x7fff0000));
+    asm_op(&b.a, OP_MOV | OP_W, RSI, rm_reg(RBX), 0);
+    asm_op(&b.a, OP_MOV | OP_W, RBX, rm_reg(RCX), 0);
+    asm_op(&b.a, 0x01 | OP_W, RDX, rm_reg(RSI), 0); /* add rsi, rdx */
+    asm_op(&b.a, 0x29 | OP_W, RDX, rm_reg(RSI), 0); /* sub rsi, rdx */
+    asm_op(&b.a, OP_LEA | OP_W, R9, rm_sib(RSI, RDX, 4, -8), 0);
+    load(&b, rm_region(R9, R11, 0));
+    base_on(&b, RSI);
+    load(&b, rm_based(R10, RDX, 8, 0));
     CU_ASSERT(good(&b));
     begin(&b); /* what may be changed when the page moves is not where a jump may be */
     asm_push_imm32(&b.a, -1);
@@ -401,7 +421,7 @@ static void indexed_then_moved(struct bench *b)
     extend(b, RDX);
     region(b, RBX);
     asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 8, 0), 0);
-    add_imm(b, R10, 8);
+    add_unknown(b, R10);
     load(b, rm_region(R10, R11, 0));
 }
 static void indexed_before_region(struct bench *b)
@@ -432,34 +452,34 @@ static void based_on_another(struct bench *b)
 {
     region(b, RBX);
     base_on(b, RSI);
-    load(b, rm_based(NO_REG, 1, 0));
+    load(b, rm_based(R10, NO_REG, 1, 0));
 }
 static void based_twice(struct bench *b)
 {
     region(b, RBX);
     base_on(b, RBX);
-    base_on(b, RBX);
-    load(b, rm_based(NO_REG, 1, 0));
+    base_on(b, R10);
+    load(b, rm_based(R10, NO_REG, 1, 0));
 }
 static void based_after_change(struct bench *b)
 {
     region(b, RBX);
-    add_imm(b, RBX, 8);
+    add_unknown(b, RBX);
     base_on(b, RBX);
-    load(b, rm_based(NO_REG, 1, 0));
+    load(b, rm_based(R10, NO_REG, 1, 0));
 }
 static void based_and_moved(struct bench *b)
 {
     region(b, RBX);
     base_on(b, RBX);
-    add_imm(b, R11, 8);
-    load(b, rm_based(NO_REG, 1, 0));
+    add_imm(b, R10, 8);
+    load(b, rm_based(R10, NO_REG, 1, 0));
 }
 static void based_wide_index(struct bench *b)
 {
     region(b, RBX);
     base_on(b, RBX);
-    load(b, rm_based(RDX, 8, 0));
+    load(b, rm_based(R10, RDX, 8, 0));
 }
 static void based_behind_label(struct bench *b)
 {
@@ -467,13 +487,66 @@ static void based_behind_label(struct bench *b)
     region(b, RBX);
     base_on(b, RBX);
     asm_land8(&b->a, skip);
-    load(b, rm_based(NO_REG, 1, 0));
+    load(b, rm_based(R10, NO_REG, 1, 0));
 }
 static void based_and_left(struct bench *b)
 {
     region(b, RBX);
     base_on(b, RBX);
+    load(b, rm_region(R10, R11, 0));
+}
+static void based_on_entry_of_another(struct bench *b)
+{
+    region(b, RBX);
+    region(b, RSI);
+    base_on(b, RBX);
+    load(b, rm_based(R10, NO_REG, 1, 0));
+}
+static void based_in_guest_register(struct bench *b)
+{
+    region(b, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RCX, rm_sib(RBX, R11, 1, 0), 0);
+    load(b, rm_based(RCX, NO_REG, 1, 0));
+}
+static void far_by_indices(struct bench *b)
+{
+    extend(b, RDX);
+    region(b, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RBX, rm_sib(RBX, RDX, 8, 0), 0);
+    asm_op(&b->a, OP_LEA | OP_W, RBX, rm_sib(RBX, RDX, 8, 0), 0);
     load(b, rm_region(RBX, R11, 0));
+}
+static void far_by_wide_index(struct bench *b)
+{
+    region(b, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, RSI, rm_sib(RBX, RDX, 1, 0), 0);
+    load(b, rm_region(RSI, R11, 0));
+}
+static void near_another_entry(struct bench *b)
+{
+    region(b, RBX);
+    asm_op(&b->a, OP_MOV | OP_W, RSI, rm_reg(RBX), 0);
+    region(b, RDX);
+    load(b, rm_region(RSI, R11, 0));
+}
+static void near_by_half(struct bench *b)
+{
+    region(b, RBX);
+    asm_op(&b->a, OP_MOV, RSI, rm_reg(RBX), 0);
+    load(b, rm_region(RSI, R11, 0));
+}
+static void near_behind_label(struct bench *b)
+{
+    region(b, RBX);
+    uint8_t *skip = asm_jcc8(&b->a, CC_Z);
+    asm_op(&b->a, OP_MOV | OP_W, RSI, rm_reg(RBX), 0);
+    asm_land8(&b->a, skip);
+    load(b, rm_region(RSI, R11, 0));
+}
+static void lowest_by_another(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)(intptr_t)(table_of(b) + 1)), 0);
+    load(b, rm_based(R11, NO_REG, 1, 0x401000));
 }
 static void constant_below(struct bench *b)
 {
@@ -493,7 +566,7 @@ static void another_base(struct bench *b)
 static void base_changed(struct bench *b)
 {
     region(b, RBX);
-    add_imm(b, RBX, 8);
+    add_unknown(b, RBX);
     load(b, rm_region(RBX, R11, 0));
 }
 static void low_part_changed(struct bench *b)
@@ -703,6 +776,14 @@ static void verifier_refuses(void)
                                                   based_wide_index,
                                                   based_behind_label,
                                                   based_and_left,
+                                                  based_on_entry_of_another,
+                                                  based_in_guest_register,
+                                                  far_by_indices,
+                                                  far_by_wide_index,
+                                                  near_another_entry,
+                                                  near_by_half,
+                                                  near_behind_label,
+                                                  lowest_by_another,
                                                   constant_below,
                                                   no_entry,
                                                   another_base,
