@@ -163,11 +163,7 @@ static void unlink_far_exits(struct bt_cache *c, struct bt_page *p)
 {
     for (uint32_t i = p->far_exits; i; i = c->exits[i].next_far) {
         c->exits[i].far_page = 0;
-        for (uint32_t k = c->blocks[c->exits[i].target].incoming, next; k; k = next) { /* of block 0: none */
-            next = c->exits[k].next;
-            if (c->exits[k].far)
-                bt_cache_unlink(c, k);
-        }
+        bt_cache_unlink(c, i);
     }
     p->far_exits = 0;
 }
@@ -572,10 +568,26 @@ static bool far_exit_noted(struct bt_cache *c, struct bt_exit_record *e, uint32_
     return true;
 }
 
+/* The exit has no target any more. */
+static void forget_target(struct bt_cache *c, uint32_t exit)
+{
+    struct bt_exit_record *e = &c->exits[exit];
+    bt_cache_unlink(c, exit);
+    if (!e->target)
+        return;
+    for (uint32_t *p = &c->blocks[e->target].incoming; *p; p = &c->exits[*p].next)
+        if (*p == exit) {
+            *p = e->next;
+            break;
+        }
+    e->target = 0;
+}
+
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
 {
     struct bt_exit_record *e = &c->exits[exit];
-    if (e->target || c->blocks[e->block].dead || target->dead)
+    uint32_t index = (uint32_t)(target - c->blocks);
+    if (e->linked || c->blocks[e->block].dead || target->dead)
         return;
     bool chained = !e->far || (c->pages[target->page].mode & BT_MODE_WINDOW);
     if (e->far && chained && !far_exit_noted(c, e, target->page))
@@ -589,25 +601,31 @@ void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target)
         return;
     struct assembler a = bt_assembler(c);
     asm_patch32(&a, c->write_view + e->site, to);
-    e->target = (uint32_t)(target - c->blocks);
-    e->next = target->incoming;
-    target->incoming = exit;
+    if (e->target != index) {
+        forget_target(c, exit);
+        e->target = index;
+        e->next = target->incoming;
+        target->incoming = exit;
+    }
+    e->linked = true;
     c->vcpu->stats.chains++;
 }
 
 void bt_cache_unlink(struct bt_cache *c, uint32_t exit)
 {
     struct bt_exit_record *e = &c->exits[exit];
-    if (!e->target)
+    if (!e->linked)
         return;
-    for (uint32_t *p = &c->blocks[e->target].incoming; *p; p = &c->exits[*p].next)
-        if (*p == exit) {
-            *p = e->next;
-            break;
-        }
-    e->target = 0;
+    e->linked = false;
     struct assembler a = bt_assembler(c);
     asm_patch32(&a, c->write_view + e->site, e->stub);
+}
+
+void bt_cache_link_again(struct bt_cache *c, uint32_t exit)
+{
+    struct bt_exit_record *e = &c->exits[exit];
+    if (e->far && !e->linked && e->target && e->target_eip == c->blocks[e->target].eip)
+        bt_cache_link(c, exit, &c->blocks[e->target]);
 }
 
 /* ---- invalidation ---- */
@@ -646,9 +664,9 @@ void bt_cache_kill(struct bt_cache *c, struct bt_block *b)
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
         jump_map_forget(&c->slots[i], (uint32_t)(p->lin << PAGE_SHIFT | b->offset));
     while (b->incoming)
-        bt_cache_unlink(c, b->incoming);
+        forget_target(c, b->incoming);
     for (uint32_t i = 0; i < b->exit_count; i++)
-        bt_cache_unlink(c, b->first_exit + i);
+        forget_target(c, b->first_exit + i);
     frame_release(c, p->gfn);
     if (b->second_gfn != ~0ull)
         frame_release(c, b->second_gfn);

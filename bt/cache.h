@@ -58,13 +58,14 @@ struct bt_exit_record { /* a direct exit */
     uint32_t site;     /* offset in the cache of the rel32 to patch */
     uint32_t stub;     /* where it goes while not linked: an address in the cache, which is below 2 GiB */
     uint32_t block;    /* index of the block it belongs to */
-    uint32_t target;   /* index of the block it is linked to, 0: none */
-    uint32_t next;     /* next exit linked to the same target */
+    uint32_t target;   /* index of the block it is linked to, or was when that could be reached; 0: none */
+    uint32_t next;     /* next exit with the same target */
     uint32_t far_page; /* the page record in whose far_exits it is, 0: none */
     uint32_t next_far;
-    bool backward, flags_saved;
-    bool far;   /* to another page */
-    bool plain; /* to a translation in the mode with BT_MODE_PLAIN, which only such exits reach */
+    bool linked : 1;
+    bool backward : 1, flags_saved : 1;
+    bool far : 1;   /* to another page */
+    bool plain : 1; /* to a translation in the mode with BT_MODE_PLAIN, which only such exits reach */
 };
 _Static_assert(sizeof(struct bt_exit_record) == 40, "there are many of them");
 
@@ -81,10 +82,11 @@ struct bt_block {
     uint8_t body;      /* offset of the body from entry */
     bool flags_in : 1; /* the arithmetic flags on entry matter */
     bool dead : 1;
-    bool fits : 1; /* the page behind a page-crossing instruction is that other frame, as far as is known */
-    uint32_t page; /* index of its page record */
+    bool fits : 1;        /* the page behind a page-crossing instruction is that other frame, as far as is known */
+    bool jump_target : 1; /* of an indirect jump, ever */
+    uint32_t page;        /* index of its page record */
     uint32_t first_record, first_exit;
-    uint32_t incoming;      /* first exit linked here */
+    uint32_t incoming;      /* first exit whose target this is */
     uint32_t next;          /* next block of the page */
     uint32_t next_near;     /* next one that begins in the same BT_NEAR bytes of the page */
     uint32_t landing;       /* index of its landings, 0: none */
@@ -274,8 +276,9 @@ void bt_cache_publish(struct bt_cache *c, struct bt_block *b);
 void bt_cache_attach(struct bt_cache *c, struct bt_block *b);
 /* Not of page-crossing blocks. */
 void bt_cache_link(struct bt_cache *c, uint32_t exit, struct bt_block *target);
-/* The exit goes to its stub again. */
+/* The exit goes to its stub again; bt_cache_link_again links it to its target if that is where it leads, and may be. */
 void bt_cache_unlink(struct bt_cache *c, uint32_t exit);
+void bt_cache_link_again(struct bt_cache *c, uint32_t exit);
 /* Nothing leads to the block any more. */
 void bt_cache_kill(struct bt_cache *c, struct bt_block *b);
 /* The frame's translations, or NULL. */

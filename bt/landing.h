@@ -28,9 +28,17 @@ enum {
     LANDING_BYTES_MAX = 192 /* of code */
 };
 
-struct bt_landing {     /* host addresses, 0: not made yet */
-    uint32_t jump;      /* of the table */
-    uint32_t direct[4]; /* by LANDING_* below */
+/* Where a landing has its block's address as a number: bytes of it (0: in a form that has no room for others) at an
+ * offset from the landing. */
+struct bt_landing_address {
+    uint8_t offset, bytes;
+};
+
+struct bt_landing {                              /* host addresses, 0: not made yet */
+    uint32_t jump;                               /* of the table */
+    uint32_t direct[4];                          /* by LANDING_* below */
+    struct bt_landing_address difference, saved; /* of jump: 0 less it; and it, in the form for saved flags */
+    struct bt_landing_address missed[4];         /* of direct */
 };
 enum { LANDING_DIRECT_SAVED = 1, LANDING_DIRECT_BACKWARD = 2 };
 
@@ -40,12 +48,14 @@ void landing_close(struct bt_exec_slot *s);
 /* Forgets all entries: the slot is for another mode now, or the cache is flushed. */
 void landing_clear(struct bt_exec_slot *s);
 
-/* Enters the block into the current mode's jump table. */
-void landing_enter(struct bt_cache *c, struct bt_block *b);
+/* An indirect jump leads to the block, whose page is in the code map: enters it into the current mode's jump table or
+ * jump map. */
+void landing_enter_target(struct bt_cache *c, struct bt_block *b);
 /* The block is dead, or must not be found. */
 void landing_forget(struct bt_cache *c, const struct bt_block *b);
-/* Throws its landings away; nothing is linked to them: its page moves (bt/move.h). */
-void landing_drop(struct bt_cache *c, const struct bt_block *b);
+/* The block's page moves (bt/move.h) and its address becomes eip: its landings, which nothing is linked to, are changed
+ * in place, or thrown away where there is no room. No table leads to them any more. */
+void landing_move(struct bt_cache *c, const struct bt_block *b, uint64_t eip);
 /* Where a far exit to the block goes; 0: no room. */
 uintptr_t landing_direct(struct bt_cache *c, struct bt_block *b, bool flags_saved, bool backward);
 

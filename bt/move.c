@@ -84,9 +84,9 @@ static bool has_room(unsigned form, uint64_t n)
     return form == BT_CONSTANT_64 || n == (form == BT_CONSTANT_S32 ? (uint64_t)(int32_t)n : (uint32_t)n);
 }
 
-/* False: a number has no room for its new value, or that is not the user's: code for such an address looks different.
- */
-static bool change_all(struct bt_cache *c, const struct bt_block *b, const struct distance *d, bool write)
+/* False: a number has no room for its new value, or that is not the user's: code for such an address looks different,
+ * and the block, half changed, is of no use. */
+static bool change_all(struct bt_cache *c, const struct bt_block *b, const struct distance *d)
 {
     uint8_t *code = c->write_view + (b->entry - (uintptr_t)c->exec_view);
     uint64_t address = 0;
@@ -98,8 +98,7 @@ static bool change_all(struct bt_cache *c, const struct bt_block *b, const struc
             return false;
         if (k->unit == BT_ADDRESS)
             address = before;
-        if (write)
-            write_constant(code + k->host_offset, k->form, now);
+        write_constant(code + k->host_offset, k->form, now);
     }
     return true;
 }
@@ -110,29 +109,26 @@ static bool change_all(struct bt_cache *c, const struct bt_block *b, const struc
 static void detach(struct bt_cache *c, struct bt_block *b)
 {
     struct assembler a = bt_assembler(c);
-    for (uint32_t i = b->incoming, next; i; i = next) {
-        next = c->exits[i].next;
+    for (uint32_t i = b->incoming; i; i = c->exits[i].next)
         if (c->blocks[c->exits[i].block].page != b->page)
             bt_cache_unlink(c, i);
-    }
     for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++) {
         struct bt_exit_record *e = &c->exits[i];
-        if (e->target && c->blocks[e->target].page != b->page)
+        if (e->linked && c->blocks[e->target].page != b->page)
             bt_cache_unlink(c, i);
-        else if (!e->target)
+        else if (!e->linked)
             asm_patch32(&a, c->write_view + e->site, e->stub); /* see bt_exit_by_table */
     }
 }
 
 static void move_block(struct bt_cache *c, struct bt_block *b, const struct distance *d)
 {
-    if (!change_all(c, b, d, false)) {
+    if (!change_all(c, b, d)) {
         bt_cache_kill(c, b);
         return;
     }
-    change_all(c, b, d, true);
     detach(c, b);
-    landing_drop(c, b);
+    landing_move(c, b, moved_address(b->eip, d));
     b->eip = moved_address(b->eip, d);
     for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++)
         c->exits[i].target_eip = moved_address(c->exits[i].target_eip, d);
@@ -164,4 +160,17 @@ uint32_t bt_move_page(struct bt_cache *c, uint64_t gfn, uint64_t lin)
     p->used = __builtin_ia32_rdtsc();
     v->stats.moved_pages++;
     return page;
+}
+
+void bt_move_arrived(struct bt_cache *c, uint32_t page)
+{
+    for (uint32_t n = c->pages[page].blocks; n; n = c->blocks[n].next) {
+        struct bt_block *b = &c->blocks[n];
+        for (uint32_t i = b->incoming; i; i = c->exits[i].next)
+            bt_cache_link_again(c, i);
+        for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++)
+            bt_cache_link_again(c, i);
+        if (b->jump_target && b->fits)
+            landing_enter_target(c, b);
+    }
 }

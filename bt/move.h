@@ -6,7 +6,8 @@
  * the dead process's translations do not pile up.
  *
  * Within a page nothing else knows its address: the records count from its start, and blocks are found by their offset.
- * Chains from and to other pages are undone, and landings, which know the address, are made again.
+ * Chains from and to other pages are undone, and made again when both ends have moved by the same distance, as the
+ * pages of a library do; landings know the address, which is changed there, too.
  *
  * Two processes that live, each with the frame at an address of its own, would take it from each other with every
  * switch. A page that has entered a code map a short while ago is therefore left alone, and so is every one when the
@@ -19,5 +20,7 @@
 /* The page record that now is that of the frame at linear page lin, in the vCPU's mode; 0: none was moved. Not while a
  * block runs. */
 uint32_t bt_move_page(struct bt_cache *c, uint64_t gfn, uint64_t lin);
+/* That page is in the code map now: what led to and from it before does so again as far as it moved with it. */
+void bt_move_arrived(struct bt_cache *c, uint32_t page);
 
 #endif

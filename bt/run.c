@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The dispatcher: engine_bt. Finds or makes the block for cpu->rip, enters it, and handles what it came back for. */
 #include "bt/fault.h"
-#include "bt/jump_map.h"
 #include "bt/landing.h"
+#include "bt/move.h"
 #include "bt/perf_map.h"
 #include "bt/profile.h"
 #include "bt/slow.h"
@@ -379,9 +379,12 @@ static int walk_code(struct bt_vcpu *v, uint64_t lin, struct walk *at, struct mm
 static uint32_t map_page(struct bt_vcpu *v, uint64_t lin, const struct walk *at)
 {
     struct bt_cache *c = v->cache;
+    uint64_t moved = v->stats.moved_pages;
     uint32_t page = bt_cache_page(c, gpa_gfn(at->addr), lin >> PAGE_SHIFT);
     bool global = at->global & look_at_crossing_blocks(v, page);
     bt_cache_map_page(c, lin >> PAGE_SHIFT, page, global);
+    if (v->stats.moved_pages != moved)
+        bt_move_arrived(c, page);
     return page;
 }
 
@@ -600,10 +603,7 @@ uintptr_t bt_landing_miss(struct bt_vcpu *v, const struct bt_site *site)
     struct bt_block *b = page ? bt_cache_find(c, page, lin & PAGE_MASK) : NULL;
     if (!b)
         return BT_EXIT_MISS + 1;
-    if (v->jump_map)
-        jump_map_enter(c->slot, (uint32_t)lin, (uint32_t)(b->entry - bt_glue_of(c, v->mode)->miss));
-    else
-        landing_enter(c, b);
+    landing_enter_target(c, b);
     v->resume_to = b->entry + b->body;
     if (!cpu->fpu_live)
         cpu_fpu_load(cpu);

@@ -38,6 +38,7 @@ static void cold_chain(struct builder *b, struct cold *c)
     e->far_page = 0;
     e->block = (uint32_t)(b->block - b->c->blocks);
     e->target = 0;
+    e->linked = false;
     e->target_eip = c->eip;
     e->plain = false;
     e->far = !same_page(b, c->eip);
@@ -92,7 +93,7 @@ void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit)
     struct bt_cache *c = v->cache;
     struct bt_exit_record *e = &c->exits[exit];
     struct builder *b = &builder;
-    if (bt_cache_full(c) || e->target || c->blocks[e->block].dead)
+    if (bt_cache_full(c) || e->linked || c->blocks[e->block].dead)
         return;
     b->v = v;
     b->c = c;
