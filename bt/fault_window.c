@@ -109,10 +109,11 @@ struct access {
     int64_t disp;   /* the host's address is base + entry + disp */
 };
 
-/* By a register and r11, which is its region's entry? */
+/* By a register and r11 or r12, which is its region's entry? */
 static bool is_region(const struct host_operand *o)
 {
-    return !o->stack && o->index == R11 && o->shift == 0;
+    bool by_r12 = o->index == R12 && o->base != R10 && o->base != R11; /* else it is an index */
+    return !o->stack && o->shift == 0 && (o->index == R11 || by_r12);
 }
 
 /* By r10 or r11, which is the host's address for something? */
@@ -142,7 +143,7 @@ static bool decode_access(const struct mmu *mmu, enum mmu_window_kind kind, cons
     if (!o->stack && !based && !is_region(o))
         return false;
     a->base = o->stack ? stack_pointer(g) : based ? based_on(mmu, kind, base) : base;
-    a->entry = o->stack ? stack_entry(g) : based ? base - a->base : (uint64_t)g[REG_R11];
+    a->entry = o->stack ? stack_entry(g) : based ? base - a->base : (uint64_t)g[context_index[o->index]];
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
     if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
@@ -156,7 +157,7 @@ static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
     else if (is_based(&a->operand))
         g[context_index[a->operand.base]] = (greg_t)(entry + a->base);
     else
-        g[REG_R11] = (greg_t)entry;
+        g[context_index[a->operand.index]] = (greg_t)entry;
 }
 
 /* Has the instruction met another region than it was made for so often that it belongs to the tables? */

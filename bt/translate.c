@@ -64,6 +64,7 @@ void flags_prepare(struct builder *b)
     bool keeps = (b->in->flags_written | b->in->flags_maybe) && (b->live_out[b->cur] & ~b->in->flags_written);
     if (!b->eflags_valid && b->image_valid && (b->in->flags_read || keeps)) {
         bt_emit_restore_flags(&b->a, flags_image(b), R12);
+        region_lose(b, R12);
         b->eflags_valid = true;
     }
 }

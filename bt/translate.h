@@ -61,12 +61,16 @@ struct held {
 };
 
 /* See translate_region.c. Host registers by number. */
-struct region_facts {
-    bool entry;        /* r11 is a region's entry: */
+struct region_entry {
+    bool known;        /* the register holds a region's entry: */
     uint64_t constant; /* 1 + the region, when it is that of a constant; 0: a register's */
     uint64_t near[16]; /* 1 + the most bytes that the register may be outside that region; 0: it may be anywhere */
-    uint8_t based;     /* 1 + a host register whose host address, and the bias, r10 is, or was when that */
-    int64_t based_at;  /* register was less by this; 0: r10 is something else */
+};
+struct region_facts {
+    struct region_entry entry[2]; /* in r11 and r12 */
+    uint8_t recent;               /* which of them was used last */
+    uint8_t based;                /* 1 + a guest register whose host address, and the bias, r10 is, or was when that */
+    int64_t based_at;             /* register was less by this; 0: r10 is something else */
 };
 
 /* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
@@ -218,18 +222,20 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
 /* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
 void narrow_follow(struct builder *b);
 
-/* translate_region.c: whose region r11 is for, and what r10 is the host's address for. */
+/* translate_region.c: whose regions r11 and r12 are for, and what r10 is the host's address for. */
 void region_forget(struct builder *b);
-/* The host register gets another value; or something else than a region's in r11. */
+/* The host register gets another value; or something else than a region's in r11 or r12. */
 void region_lose(struct builder *b, unsigned host);
-/* r11 becomes the entry of the register's region, unless it is one that the register is near. */
-void region_load(struct builder *b, unsigned base);
-/* The same for a constant. False: that does not encode. */
+/* Does the scratch register hold something that is known? */
+bool region_is(const struct builder *b, unsigned host);
+/* The register, r11 or r12, that has the entry of a region that `base` is near; it is looked up if there is none. */
+unsigned region_load(struct builder *b, unsigned base);
+/* The same for a constant, to r11. False: that does not encode. */
 bool region_load_constant(struct builder *b, uint64_t address);
-/* r10 becomes the host's address for the register, and the bias, less *at. */
-void region_load_base(struct builder *b, unsigned base, int64_t *at);
-/* Is it, without an instruction for it? */
-bool region_has_base(const struct builder *b, unsigned base, int64_t *at);
+/* r10 becomes the host's address for a guest register, which is in `base`, and the bias. */
+void region_load_base(struct builder *b, unsigned guest, unsigned base);
+/* Is r10 that, less *at? */
+bool region_has_base(const struct builder *b, unsigned guest, int64_t *at);
 /* Behind each instruction. */
 void region_follow(struct builder *b);
 

@@ -234,7 +234,7 @@ static unsigned next_use(const struct builder *b, unsigned guest)
 static unsigned wanted_at(const struct builder *b, unsigned h)
 {
     unsigned next = next_use(b, b->held.guest[h]), lost = lost_at(b, h);
-    if ((h == H11 && b->region.entry) || (h == H10 && b->region.based))
+    if (region_is(b, host_of(h)))
         return lost;
     return next > lost ? NEVER : next;
 }

@@ -204,9 +204,14 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
         return false;
     if (m->disp < INT32_MIN + FAR || m->disp > INT32_MAX - FAR)
         return false;
-    unsigned by = address_gpr(b, index, 1 << R12);
-    unsigned from = base == GPR_NONE || base == GPR_SP ? NO_REG : address_gpr(b, base, HELD_BASE);
-    if (by == NO_REG || (from == NO_REG && base < GPR_COUNT && base != GPR_SP))
+    int64_t at = 0;
+    bool based = base < GPR_COUNT && base != GPR_SP && region_has_base(b, base, &at);
+    unsigned by = address_gpr(b, index, 1 << R12), from = NO_REG;
+    if (based && !region_has_base(b, base, &at))
+        based = false;
+    if (!based && base < GPR_COUNT && base != GPR_SP)
+        from = address_gpr(b, base, HELD_BASE);
+    if (by == NO_REG || (!based && from == NO_REG && base < GPR_COUNT && base != GPR_SP))
         return false;
     if (base == GPR_SP) {
         *rm = rm_stack((int32_t)m->disp);
@@ -214,25 +219,32 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
         rm->scale = m->scale;
         return true;
     }
-    if (from == NO_REG) {
+    if (base == GPR_NONE) {
         region_load_constant(b, 0);
         *rm = rm_based(R11, (uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
         return true;
     }
-    int64_t at;
-    region_load_base(b, from, &at);
+    if (!based) {
+        region_load_base(b, base, from);
+        at = 0;
+    }
     *rm = rm_based(R10, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
     return true;
 }
 
 /* A register and a small displacement. */
-static struct rm near_rm(struct builder *b, unsigned base, int64_t disp)
+static struct rm near_rm(struct builder *b, unsigned guest, int64_t disp)
 {
     int64_t at;
-    if (region_has_base(b, base, &at))
+    if (region_has_base(b, guest, &at))
         return rm_based(R10, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
-    region_load(b, base);
-    return rm_region((uint8_t)base, R11, (int32_t)disp - MMU_REGION_BIAS);
+    unsigned base = address_gpr(b, guest, HELD_BASE);
+    if (base == NO_REG) {
+        gpr_load(b, R10, guest);
+        return passing_rm(b, disp);
+    }
+    unsigned entry = region_load(b, base);
+    return rm_region((uint8_t)base, (uint8_t)entry, (int32_t)disp - MMU_REGION_BIAS);
 }
 
 static struct rm region_rm(struct builder *b)
@@ -242,14 +254,8 @@ static struct rm region_rm(struct builder *b)
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
     if (is_stack_operand(b, b->in))
         return stack_rm(b, (int32_t)m->disp);
-    if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp)) {
-        unsigned base = address_gpr(b, m->base, HELD_BASE);
-        if (base == NO_REG) {
-            gpr_load(b, R10, m->base);
-            return passing_rm(b, m->disp);
-        }
-        return near_rm(b, base, m->disp);
-    }
+    if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp))
+        return near_rm(b, m->base, m->disp);
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
         return constant_rm(b);
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {

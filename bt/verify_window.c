@@ -57,18 +57,16 @@ void verify_window_end(struct verify_window *w)
     free(w->label);
 }
 
-static void forget_entry(struct verify_window *w)
+static void forget_entry(struct verify_region *e)
 {
-    w->entry = false;
-    w->constant = 0;
-    for (unsigned i = 0; i < 16; i++)
-        w->near[i] = 0;
+    *e = (struct verify_region){0};
 }
 
 /* What a branch from elsewhere need not come with. */
 static void forget_facts(struct verify_window *w)
 {
-    forget_entry(w);
+    forget_entry(&w->entry[0]);
+    forget_entry(&w->entry[1]);
     for (unsigned i = 0; i < 16; i++)
         w->host[i] = 0;
     w->r10_known = false;
@@ -224,10 +222,16 @@ static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
 
 static const uint64_t NARROW_SPAN = 1ull << 32;
 
-static uint64_t near_of(const struct verify_window *w, x86_reg r)
+/* The entry in r11 or r12. */
+static struct verify_region *entry_in(struct verify_window *w, x86_reg r)
+{
+    return r == X86_REG_R11 ? &w->entry[0] : r == X86_REG_R12 ? &w->entry[1] : NULL;
+}
+
+static uint64_t near_of(const struct verify_region *e, x86_reg r)
 {
     unsigned i = number_of(r);
-    return i < 16 ? w->near[i] : 0;
+    return i < 16 ? e->near[i] : 0;
 }
 
 static uint64_t magnitude(int64_t n)
@@ -241,53 +245,56 @@ static uint64_t farther(uint64_t near, uint64_t bytes)
 }
 
 /* base + index * scale + disp */
-static uint64_t near_sum(const struct verify_window *w, x86_reg base, x86_reg index, int scale, int64_t disp)
+static uint64_t near_sum(const struct verify_window *w, const struct verify_region *e, x86_reg base, x86_reg index,
+                         int scale, int64_t disp)
 {
     uint64_t near = 0;
     if (index == X86_REG_INVALID || index == X86_REG_RIZ)
-        near = near_of(w, base);
+        near = near_of(e, base);
     else if (is_narrow(w, index))
-        near = farther(near_of(w, base), NARROW_SPAN * (unsigned)scale);
+        near = farther(near_of(e, base), NARROW_SPAN * (unsigned)scale);
     else if (scale == 1 && is_narrow(w, base))
-        near = farther(near_of(w, index), NARROW_SPAN);
+        near = farther(near_of(e, index), NARROW_SPAN);
     return farther(near, magnitude(disp));
 }
 
-/* lea r10, [X + r11] */
-static bool makes_host(const struct verify_window *w, const cs_insn *i)
+/* lea r10, [X + r11]: how far X may be outside its region, and 1. */
+static uint64_t host_near(struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const x86_op_mem *m = &x->operands[1].mem;
-    return i->id == X86_INS_LEA && x->operands[0].reg == X86_REG_R10 && x->addr_size == 8 && w->entry &&
-           near_of(w, m->base) && m->index == X86_REG_R11 && m->scale == 1 && m->disp == 0;
+    if (i->id != X86_INS_LEA || x->operands[0].reg != X86_REG_R10 || x->addr_size != 8 || m->scale != 1 || m->disp)
+        return 0;
+    const struct verify_region *e = entry_in(w, m->index);
+    return e && e->known ? near_of(e, m->base) : 0;
 }
 
 /* How near the region the first operand is when the instruction has written it. */
-static uint64_t result_near(const struct verify_window *w, const cs_insn *i)
+static uint64_t result_near(const struct verify_window *w, const struct verify_region *e, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const cs_x86_op *to = &x->operands[0], *by = &x->operands[1];
-    if (!x->op_count || to->type != X86_OP_REG || to->size != 8)
+    if (!x->op_count || to->type != X86_OP_REG || to->size != 8 || !e->known)
         return 0;
     bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, reg = two && by->type == X86_OP_REG;
     switch (i->id) {
     case X86_INS_MOV:
-        return reg ? near_of(w, by->reg) : 0;
+        return reg ? near_of(e, by->reg) : 0;
     case X86_INS_INC:
     case X86_INS_DEC:
-        return farther(near_of(w, to->reg), 1);
+        return farther(near_of(e, to->reg), 1);
     case X86_INS_AND:
-        return imm && by->imm < 0 ? farther(near_of(w, to->reg), magnitude(by->imm)) : 0;
+        return imm && by->imm < 0 ? farther(near_of(e, to->reg), magnitude(by->imm)) : 0;
     case X86_INS_ADD:
     case X86_INS_SUB:
         if (imm)
-            return farther(near_of(w, to->reg), magnitude(by->imm));
+            return farther(near_of(e, to->reg), magnitude(by->imm));
         if (reg && is_narrow(w, by->reg))
-            return farther(near_of(w, to->reg), NARROW_SPAN);
-        return reg && i->id == X86_INS_ADD && is_narrow(w, to->reg) ? farther(near_of(w, by->reg), NARROW_SPAN) : 0;
+            return farther(near_of(e, to->reg), NARROW_SPAN);
+        return reg && i->id == X86_INS_ADD && is_narrow(w, to->reg) ? farther(near_of(e, by->reg), NARROW_SPAN) : 0;
     case X86_INS_LEA:
         return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID
-                   ? near_sum(w, by->mem.base, by->mem.index, by->mem.scale, by->mem.disp)
+                   ? near_sum(w, e, by->mem.base, by->mem.index, by->mem.scale, by->mem.disp)
                    : 0;
     default:
         return 0;
@@ -328,14 +335,15 @@ static bool is_constant_entry(const struct verify_window *w, const x86_op_mem *m
     return plain && offset >= 0 && offset % 8 == 0 && offset / 8 < CONSTANT_REGIONS;
 }
 
-/* By a register that is near the region that r11 is the entry of. */
-static bool is_region_operand(const struct verify_window *w, const x86_op_mem *m)
+/* By a register that is near the region that r11 or r12 is the entry of. Not r10 by r12: bt/fault_window.c. */
+static bool is_region_operand(struct verify_window *w, const x86_op_mem *m)
 {
-    if (m->index != X86_REG_R11 || m->scale != 1 || !w->entry)
+    const struct verify_region *e = entry_in(w, m->index);
+    if (!e || !e->known || m->scale != 1 || (m->base == X86_REG_R10 && m->index == X86_REG_R12))
         return false;
-    if (m->base == X86_REG_R10 && w->constant && w->r10_known && (w->r10 >> MMU_REGION_SHIFT) + 1 == w->constant)
+    if (m->base == X86_REG_R10 && e->constant && w->r10_known && (w->r10 >> MMU_REGION_SHIFT) + 1 == e->constant)
         return true;
-    return farther(near_of(w, m->base), magnitude(m->disp) + ACCESS_BYTES) != 0;
+    return farther(near_of(e, m->base), magnitude(m->disp) + ACCESS_BYTES) != 0;
 }
 
 /* By r10 or r11, which is the host's address for something. */
@@ -354,8 +362,9 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
     const x86_op_mem *m = &op->mem;
     if (!w->regions || m->segment != X86_REG_INVALID || i->id == X86_INS_LEA || i->id == X86_INS_NOP)
         return false;
-    if (is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11))
-        return w->index_of != X86_REG_INVALID;
+    for (x86_reg r = X86_REG_R11; r <= X86_REG_R12; r++)
+        if (is_load_to(i, r) && is_entry(w, m, r))
+            return w->index_of != X86_REG_INVALID && w->index_in == r;
     if (is_load_to(i, X86_REG_R11) && is_constant_entry(w, m))
         return true;
     if (is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15))
@@ -504,11 +513,12 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
             return "writes r15";
         if (r == X86_REG_RSP)
             w->drift = moved(w, i);
-        if (r == X86_REG_R11)
-            forget_entry(w);
-        if (number_of(r) < 16) {
-            w->narrow &= (uint16_t) ~(1u << number_of(r));
-            w->near[number_of(r)] = w->host[number_of(r)] = 0;
+        if (entry_in(w, r))
+            forget_entry(entry_in(w, r));
+        unsigned n = number_of(r);
+        if (n < 16) {
+            w->narrow &= (uint16_t) ~(1u << n);
+            w->entry[0].near[n] = w->entry[1].near[n] = w->host[n] = 0;
         }
         if (r == X86_REG_R10) {
             bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
@@ -536,35 +546,47 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
         return after_branch(w, i);
     }
     bool loads = x->op_count == 2 && x->operands[1].type == X86_OP_MEM;
-    bool entry = loads && is_load_to(i, X86_REG_R11) && is_entry(w, m, X86_REG_R11);
     bool constant = loads && is_load_to(i, X86_REG_R11) && is_constant_entry(w, m);
-    bool index = is_index(i, X86_REG_R11, &from);
+    x86_reg index_in = is_index(i, X86_REG_R11, &from)   ? X86_REG_R11
+                       : is_index(i, X86_REG_R12, &from) ? X86_REG_R12
+                                                         : X86_REG_INVALID;
+    x86_reg entry = X86_REG_INVALID, index_of = w->index_of;
+    if (loads && index_of != X86_REG_INVALID && is_load_to(i, w->index_in) && is_entry(w, m, w->index_in))
+        entry = w->index_in;
     bool stack = step >= STEP_INDEX && step <= STEP_TURNED, stack_set = w->step == STEP_TURNED;
     if (step == STEP_INDEX)
         is_index(i, X86_REG_R15, &w->stack_of);
     if (w->touch < w->drift)
         w->drift = w->touch;
-    x86_reg index_of = w->index_of;
-    bool narrow = makes_narrow(w, i), host = makes_host(w, i);
-    uint64_t near = host ? near_of(w, m->base) : result_near(w, i);
+    bool narrow = makes_narrow(w, i);
+    uint64_t host = host_near(w, i), near[2];
+    for (unsigned k = 0; k < 2; k++)
+        near[k] = result_near(w, &w->entry[k], i);
     unsigned to = x->op_count && x->operands[0].type == X86_OP_REG ? number_of(whole(x->operands[0].reg)) : 16;
     const char *bad = after_writes(w, h, i, stack || stack_set);
     if (narrow && to < 16)
         w->narrow |= (uint16_t)(1u << to);
     if (i->id == X86_INS_CDQE)
         w->narrow |= 1u << number_of(X86_REG_RAX);
-    if (near && to < 16)
-        *(host ? &w->host[to] : &w->near[to]) = near;
+    if (host && to < 16)
+        w->host[to] = host;
+    for (unsigned k = 0; k < 2; k++)
+        if (near[k] && to < 16 && w->entry[k].known)
+            w->entry[k].near[to] = near[k];
     w->step = step;
     w->called = false;
-    w->index_of = index ? from : X86_REG_INVALID;
-    if (entry || constant)
-        w->entry = true;
-    if (entry && number_of(index_of) < 16)
-        w->near[number_of(index_of)] = 1;
+    w->index_of = index_in != X86_REG_INVALID ? from : X86_REG_INVALID;
+    w->index_in = index_in;
+    if (entry != X86_REG_INVALID) {
+        struct verify_region *e = entry_in(w, entry);
+        e->known = true;
+        if (number_of(index_of) < 16)
+            e->near[number_of(index_of)] = 1;
+    }
     if (constant)
-        w->constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / 8;
-    if (w->constant == 1)
+        w->entry[0] = (struct verify_region){
+            .known = true, .constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / sizeof(uint64_t)};
+    if (w->entry[0].constant == 1)
         w->host[number_of(X86_REG_R11)] = 1;
     if (stack_set)
         w->drift = 0;

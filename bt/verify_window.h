@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of the verifier that knows 64-bit code's accesses through a window (translate_window.c). It accepts
  *
- *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other: X is near r11's region
+ *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other: X is near r11's region; with r12 for
+ *                                                   r11, here and below, likewise
  *   mov r11, [regions + d]                          that of a constant
  *   [X + r11 + d]                                   with an X near that region (translate_region.c), or the constant in
  *                                                   r10, and no label between
@@ -44,10 +45,12 @@ struct verify_window {
     uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
     bool changed;    /* a label's was not known before in this pass */
     /* at the current instruction: */
-    x86_reg index_of;  /* r11 is the region's number of this register */
-    bool entry;        /* r11 is a region's entry: */
-    uint64_t constant; /* 1 + the region, of a constant; 0: of a register's value */
-    uint64_t near[16]; /* by index in names[]: 1 + how far the register may be outside that region; 0: anywhere */
+    x86_reg index_of, index_in; /* index_in, r11 or r12, is the region's number of this register */
+    struct verify_region {
+        bool known;        /* it is a region's entry: */
+        uint64_t constant; /* 1 + the region, of a constant; 0: of a register's value */
+        uint64_t near[16]; /* by index in names[]: 1 + how far the register may be outside that region; 0: anywhere */
+    } entry[2];            /* in r11, r12 */
     uint64_t
         host[16]; /* the same, of r10 and r11, when they are the host's address, and 32, of something near a slot */
     bool called;  /* the instruction before was a call */

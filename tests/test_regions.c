@@ -373,6 +373,18 @@ static void verifier_takes(void)
     base_on(&b, RSI);
     load(&b, rm_based(R10, RDX, 8, 0));
     CU_ASSERT(good(&b));
+    begin(&b); /* two regions */
+    region(&b, RBX);
+    bt_emit_region(&b.a, table_of(&b), R12, RDX);
+    load(&b, rm_region(RBX, R11, 0));
+    load(&b, rm_region(RDX, R12, 0));
+    add_imm(&b, RDX, 8);
+    asm_op(&b.a, OP_LEA | OP_W, R10, rm_sib(RDX, R12, 1, 0), 0);
+    load(&b, rm_based(R10, NO_REG, 1, 0));
+    load(&b, rm_region(RBX, R11, 0));
+    region(&b, RSI);
+    load(&b, rm_region(RDX, R12, 0));
+    CU_ASSERT(good(&b));
     begin(&b); /* what may be changed when the page moves is not where a jump may be */
     asm_push_imm32(&b.a, -1);
     CU_ASSERT(b.a.p - b.code - 4 >= WINDOW_OP_BYTES);
@@ -542,6 +554,24 @@ static void near_behind_label(struct bench *b)
     asm_op(&b->a, OP_MOV | OP_W, RSI, rm_reg(RBX), 0);
     asm_land8(&b->a, skip);
     load(b, rm_region(RSI, R11, 0));
+}
+static void near_the_other_entry(struct bench *b)
+{
+    region(b, RBX);
+    bt_emit_region(&b->a, table_of(b), R12, RDX);
+    load(b, rm_region(RBX, R12, 0));
+}
+static void index_in_the_other(struct bench *b)
+{
+    asm_shrx(&b->a, true, R12, RBX, R15);
+    entry_of_index(b);
+    load(b, rm_region(RBX, R11, 0));
+}
+static void r10_by_r12(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R12, RBX);
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_mem(RBX, 8), 0);
+    load(b, rm_region(R10, R12, 0));
 }
 static void lowest_by_another(struct bench *b)
 {
@@ -783,6 +813,9 @@ static void verifier_refuses(void)
                                                   near_another_entry,
                                                   near_by_half,
                                                   near_behind_label,
+                                                  near_the_other_entry,
+                                                  index_in_the_other,
+                                                  r10_by_r12,
                                                   lowest_by_another,
                                                   constant_below,
                                                   no_entry,
