@@ -85,6 +85,7 @@ struct bt_window {
     uint64_t wait;             /* how long that must be */
     uint64_t cr3;              /* of the process that the wait is about */
     uint64_t began;            /* when it was taken into use */
+    uint64_t credit;           /* what loading what is in use may take before it is judged */
     uint64_t signals, spent;   /* host page faults since, and the mmu's cycles for its pages as they were then */
     uint64_t entered, refused; /* host page faults that entered pages, and that met pages of the tables, ever */
 };

@@ -15,7 +15,8 @@ static const uint64_t PAGE_PRICE = 20000;       /* to enter a page and to take i
 static const uint64_t SIGNAL_PRICE = 12000;     /* of a host page fault, beside what the mmu does */
 static const uint64_t WAIT_MIN = 2000000;       /* less than a millisecond */
 static const uint64_t WAIT_MAX = 3000000000ull; /* about a second */
-static const uint64_t CREDIT = 6000000;         /* what loading a working set may take before it is judged */
+/* What loading a working set may take before it is judged. Programs that run long begin by touching much memory. */
+static const uint64_t CREDIT[2] = {[MMU_WINDOW_USER] = 24000000, [MMU_WINDOW_SUPERVISOR] = 6000000};
 enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 2 /* of the time that may go into pages */ };
 enum { TIMER_NS = 700000, TIMER_MAX_NS = 200000000 };
 enum { REFUSED_MAX = 1024 };
@@ -89,6 +90,12 @@ static uint64_t flush_count(const struct bt_vcpu *v, enum mmu_window_kind kind)
     return is_local(v, kind) ? all + v->cpu.mmu.stats.flush_cr3 + v->cpu.mmu.stats.switches : all;
 }
 
+/* What it may cost to enter the pages that the tables have of this address space. */
+static uint64_t load_price(const struct bt_vcpu *v, enum mmu_window_kind kind)
+{
+    return kind == MMU_WINDOW_USER ? v->cpu.mmu.space.count * PAGE_PRICE : 0;
+}
+
 static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
 {
     struct bt_window *w = &v->window[kind];
@@ -100,6 +107,7 @@ static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
         return;
     w->active = true;
     w->began = now();
+    w->credit = CREDIT[kind] * WAIT_MIN / w->wait + load_price(v, kind);
     w->signals = 0;
     w->spent = v->cpu.mmu.window[kind].cycles;
     v->refault.pending = false;
@@ -178,6 +186,8 @@ void bt_window_sample(struct bt_vcpu *v)
         w->wait = WAIT_MIN;
     if (w->flushes == flushes && undisturbed < w->wait)
         return;
+    if (w->flushes == flushes && w->wait > WAIT_MIN && undisturbed < load_price(v, kind))
+        return; /* once more, and most of that again */
     uint64_t new_pages = v->cpu.mmu.stats.fills - w->fills;
     /* the supervisor's pages come in long runs */
     bool settled = kind == MMU_WINDOW_SUPERVISOR || new_pages * PAGE_PRICE < undisturbed / SHARE;
@@ -207,7 +217,7 @@ static uint64_t cost(const struct bt_vcpu *v, enum mmu_window_kind kind)
 static bool pays(const struct bt_vcpu *v, enum mmu_window_kind kind)
 {
     const struct bt_window *w = &v->window[kind];
-    return cost(v, kind) < CREDIT * WAIT_MIN / w->wait + (now() - w->began) / SHARE;
+    return cost(v, kind) < w->credit + (now() - w->began) / SHARE;
 }
 
 /* From a signal handler: out of the window's blocks at their next poll. */

@@ -4,7 +4,8 @@
  * Entering a page costs some thousand cycles, so it pays for code that stays on the processor: a window is taken into
  * use when code of its kind is seen running (at an interrupt, an exception, or the timer here) and its address space
  * has been left alone for a while, with few new pages; and given up when the address space is flushed, or when entering
- * pages takes up too much of the time. Each time it did not pay, the next attempt has to wait longer.
+ * pages takes up too much of the time. Each time it did not pay, the next attempt has to wait longer, and at least for
+ * as long as it would take to enter the pages that are in use by then, which it then may.
  *
  * User code (CPL 3, paging) uses the user window. Code at CPL 0 uses the supervisor window: 32-bit code when its pages
  * are global or paging is off, and when this process may write GS by itself, which every system call then does twice;
