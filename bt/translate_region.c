@@ -86,7 +86,7 @@ static bool names_away(const struct builder *b)
 /* May the current instruction's access go by r12? */
 static bool may_take_r12(const struct builder *b, unsigned base)
 {
-    return base != R10 && (b->held.on || !names_away(b));
+    return base != R10 && b->way[b->cur] == WAY_PLAIN && (b->held.on || !names_away(b));
 }
 
 /* Which of the two is to hold another entry. */

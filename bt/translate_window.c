@@ -80,7 +80,7 @@ bool window_takes_operand(const struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
     return window_mode(b) && !(b->mode & BT_MODE_PLAIN) && (b->wide || segment_is_flat(b, m->seg)) && !m->vsib &&
-           !m->implicit && !m->masked && !memory_is_bit_string(b->in) && b->in->cls != INSN_STRING;
+           !m->implicit && !m->masked && !memory_is_bit_string(b->in);
 }
 
 bool window_takes_stack(const struct builder *b)
