@@ -144,9 +144,9 @@ void bt_cache_destroy(struct bt_vcpu *v)
         unreserve(c->slots[i].table, slot_table_size(c));
         unreserve(c->slots[i].filled, FILLED_MAX * sizeof(uint64_t));
         landing_close(&c->slots[i]);
-        jump_map_close(&c->slots[i]);
         unreserve(c->slots[i].global, FILLED_MAX * sizeof(uint64_t));
     }
+    jump_map_close(c);
     for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
         unreserve(c->parked[i], sizeof *c->parked[i]);
     insn_cache_destroy(c->decoded);
@@ -189,8 +189,8 @@ static void slot_clear(struct bt_cache *c, struct bt_exec_slot *s, bool keep_glo
     list_clear(c, s, s->filled, &s->filled_count);
     if (!keep_global)
         list_clear(c, s, s->global, &s->global_count);
-    if (s->map && !s->global_count)
-        jump_map_trim(s);
+    if (s->map_count && !s->global_count)
+        jump_map_trim(c, s);
 }
 
 static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
@@ -209,7 +209,8 @@ static void slot_use(struct bt_cache *c, struct bt_exec_slot *s)
     s->used = ++c->slot_tick;
     c->slot = s;
     c->vcpu->jump = s->jump;
-    c->vcpu->jump_map = bt_mode_jump_map(s->mode) ? s->map : NULL;
+    if (bt_mode_jump_map(s->mode))
+        jump_map_use(c, s);
 }
 
 void bt_cache_select(struct bt_cache *c)
@@ -240,7 +241,7 @@ void bt_cache_select(struct bt_cache *c)
         s->code_base = v->code_base;
         s->code_limit = v->code_limit;
     }
-    if (bt_mode_jump_map(v->mode) && !jump_map_open(s)) {
+    if (bt_mode_jump_map(v->mode) && !jump_map_open(c, s)) {
         bt_window_give_up(v);
         v->mode &= ~(uint32_t)BT_MODE_WINDOW;
         bt_cache_select(c);
@@ -314,6 +315,8 @@ static void park(struct bt_cache *c, struct bt_parked *to)
             map_leave(c, s, page);
         }
         s->filled_count = 0;
+        if (s->map_count && !s->global_count)
+            jump_map_trim(c, s);
     }
 }
 
@@ -661,8 +664,7 @@ void bt_cache_kill(struct bt_cache *c, struct bt_block *b)
             break;
         }
     landing_forget(c, b);
-    for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++)
-        jump_map_forget(&c->slots[i], (uint32_t)(p->lin << PAGE_SHIFT | b->offset));
+    jump_map_forget(c, p->mode, p->lin << PAGE_SHIFT | b->offset);
     while (b->incoming)
         forget_target(c, b->incoming);
     for (uint32_t i = 0; i < b->exit_count; i++)

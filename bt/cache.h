@@ -12,7 +12,7 @@
  * Direct jumps inside a linear page are chained (forward ones to the body, backward ones to the poll); everything else
  * comes in by a landing, which looks whether the block is meant (bt/landing.h). But the code map of window code changes
  * seldom: its direct jumps to other pages are chained as well, and unchained when the target's page leaves the code
- * map; and its indirect jumps go by a jump map (bt/jump_map.h) if it is 32-bit user code. Invalidated code stays in
+ * map; and its indirect jumps go by jump maps (bt/jump_map.h) if it is user code. Invalidated code stays in
  * memory until the whole cache is flushed, so a block may invalidate itself and run on to its next exit. */
 #ifndef RINGFOLD_BT_CACHE_H
 #define RINGFOLD_BT_CACHE_H
@@ -25,12 +25,19 @@ enum {
     BT_BLOCK_MAX_INSNS = 48
 };
 
+enum bt_record_window {
+    BT_RECORD_NONE,
+    BT_RECORD_ACCESS,       /* an access through the window, which can also be done by the tables */
+    BT_RECORD_TARGET,       /* the look-up of an indirect jump's target in 64-bit code's jump maps (bt/jump_map.h) */
+    BT_RECORD_POPPED_TARGET /* the same of a return that has popped it */
+};
+
 struct bt_insn_record { /* fault recovery: host offset of the first byte made from a guest instruction */
     uint16_t host_offset;
     uint16_t guest_offset : 14; /* of the instruction in the block */
     uint16_t flags_saved : 1;   /* the arithmetic flags are in the image rather than in EFLAGS */
     uint16_t stack_operand : 1; /* an address that is not canonical is #SS rather than #GP */
-    uint16_t window;            /* nonzero: an access through the window, which can also be done by the tables */
+    uint16_t window;            /* enum bt_record_window */
 };
 _Static_assert(BT_BLOCK_MAX_INSNS * 15 < 1 << 14, "guest_offset holds every offset in a block");
 
@@ -142,6 +149,15 @@ struct bt_glue {
     uintptr_t resume; /* C, called by translated code, goes on at vcpu->resume_to */
 };
 
+/* bt/jump_map.h: where code of one region is. */
+struct bt_jump_map {
+    uint32_t *entry;     /* by bits 0-31 of the address; NULL: not made yet */
+    uint8_t *parts;      /* by page: which parts of it have entries */
+    uint32_t part_count; /* parts entered since its memory was last given back */
+    uint16_t region;     /* bits 32-47 of its addresses */
+};
+enum { BT_JUMP_MAPS = 8 };
+
 struct bt_site;
 typedef uintptr_t bt_run_fn(struct bt_vcpu *v, const struct bt_site *site);
 
@@ -195,10 +211,13 @@ struct bt_cache {
         uint32_t *jump;      /* its jump table (bt/landing.h) */
         uint16_t *jump_used; /* indices entered */
         uint32_t jump_count;
-        uint32_t *map;      /* bt/jump_map.h; NULL: the mode has none */
-        uint8_t *map_pages; /* by page: which parts of it have entries */
-        uint32_t map_count; /* pages entered since its memory was last given back */
+        struct bt_jump_map maps[BT_JUMP_MAPS]; /* bt/jump_map.h */
+        uint32_t map_count;                    /* of them, those that belong to a region: the first ones */
+        uint32_t next_map;                     /* for replacement */
+        uint32_t part_count;                   /* of all maps */
     } slots[16];
+    struct bt_exec_slot *jump_slot;           /* whose maps vcpu->jump_regions leads to, or NULL */
+    uint32_t *jump_none;                      /* what it leads to else: a map without entries */
     struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
     struct bt_parked *parked[MMU_PARKED + 1]; /* the last one is spare */
     bool wide;

@@ -2,6 +2,7 @@
 #include "bt/fault.h"
 #include "bt/fault_window.h"
 #include "bt/window.h"
+#include "shadowmmu/region.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -82,7 +83,7 @@ static enum bt_window_action flat_fault(struct bt_vcpu *v, enum mmu_window_kind 
 static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
                          const struct bt_insn_record *r)
 {
-    if (!r->window)
+    if (r->window != BT_RECORD_ACCESS)
         return false;
     bool wide = (v->cache->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
     enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
@@ -108,6 +109,24 @@ static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
     return true;
 }
 
+/* A branch to an address that is not canonical: #GP before anything has changed. */
+static bool target_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *uc, const struct bt_block *b,
+                         const struct bt_insn_record *r)
+{
+    greg_t *g = uc->uc_mcontext.gregs;
+    bool not_there = g[REG_TRAPNO] == TRAP_PAGE_FAULT && mmu_regions_hold(v->jump_regions, (uintptr_t)info->si_addr);
+    if ((r->window != BT_RECORD_TARGET && r->window != BT_RECORD_POPPED_TARGET) ||
+        !(not_there || g[REG_TRAPNO] == VECTOR_GP))
+        return false;
+    if (r->window == BT_RECORD_POPPED_TARGET)
+        g[REG_RSP] -= 8;
+    v->cpu.rip = b->eip + r->guest_offset;
+    v->stats.host_signals++;
+    cpu_raise_fault_error(&v->cpu, VECTOR_GP, 0);
+    leave_for_fault(v, uc, b, r);
+    return true;
+}
+
 /* True when the signal was the guest's doing and the context now leads to its delivery. */
 static bool guest_fault(const siginfo_t *info, ucontext_t *uc)
 {
@@ -124,7 +143,7 @@ static bool guest_fault(const siginfo_t *info, ucontext_t *uc)
         return false;
     const struct bt_block *b = bt_cache_block_at(c, host);
     const struct bt_insn_record *r = b ? record_at(c, b, host) : NULL;
-    if (r && window_fault(v, info, uc, b, r))
+    if (r && (window_fault(v, info, uc, b, r) || target_fault(v, info, uc, b, r)))
         return true;
     int vector = r ? vector_of(uc) : -1;
     if (vector < 0)

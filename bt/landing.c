@@ -215,8 +215,8 @@ void landing_enter_target(struct bt_cache *c, struct bt_block *b)
 {
     uint64_t lin = c->pages[b->page].lin << PAGE_SHIFT | b->offset;
     b->jump_target = true;
-    if (c->vcpu->jump_map)
-        jump_map_enter(c->slot, (uint32_t)lin, (uint32_t)(b->entry - bt_glue_of(c, c->slot->mode)->miss));
+    if (bt_mode_jump_map(c->slot->mode))
+        jump_map_enter(c, lin, (uint32_t)(b->entry - bt_glue_of(c, c->slot->mode)->miss));
     else
         landing_enter(c, b);
 }

@@ -2,6 +2,7 @@
 /* Branches, calls, returns, the stack instructions, and the ways out of a block. */
 #include "bt/landing.h"
 #include "bt/translate.h"
+#include "shadowmmu/region.h"
 
 #include <Zydis/Zydis.h>
 
@@ -50,21 +51,35 @@ static void cold_chain(struct builder *b, struct cold *c)
     asm_jmp32(&b->a, e->flags_saved ? b->glue->chain_saved : b->glue->chain);
 }
 
-/* Goes on where the entry of a jump table or a jump map says; `saved`: to its form for saved flags. No flag is touched.
- */
-static void jump_by_entry(struct builder *b, struct rm entry, int saved)
+/* Goes on where r11, the entry of a jump table or a jump map, says; `saved`: to its form for saved flags. No flag is
+ * touched by any of these. */
+static void jump_to_entry(struct builder *b, int saved)
 {
     uintptr_t miss = b->glue->miss + (uintptr_t)(exit_saved(b) ? saved : 0);
-    asm_op(&b->a, OP_MOV, R11, entry, 0);
     asm_op(&b->a, OP_LEA, R11, rm_mem(R11, (int32_t)miss), 0);
     asm_op(&b->a, OP_GROUP5, 4, rm_reg(R11), 0);
 }
 
-/* The same by the guest address in r10 and the jump map. */
+static void jump_by_table(struct builder *b, struct rm entry)
+{
+    asm_op(&b->a, OP_MOV, R11, entry, 0);
+    jump_to_entry(b, LANDING_SAVED);
+}
+
+/* The jump map's entry for the guest address in r10 to r11. */
+static void map_load(struct builder *b)
+{
+    if (b->wide)
+        bt_emit_region(&b->a, b->v->jump_regions, R11, R10);
+    else
+        asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump_map), 0);
+    asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R10, sizeof *b->v->jump_map, b->wide ? -MMU_REGION_BIAS : 0), 0);
+}
+
 static void jump_by_map(struct builder *b)
 {
-    asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump_map), 0);
-    jump_by_entry(b, rm_sib(R11, R10, sizeof *b->v->jump_map, 0), -BT_ENTRY_SAVED);
+    map_load(b);
+    jump_to_entry(b, -BT_ENTRY_SAVED);
 }
 
 /* To a page-crossing block, which no exit may be linked to. */
@@ -76,7 +91,7 @@ static void exit_by_table(struct builder *b, uint64_t target)
         return;
     }
     asm_op(&b->a, OP_MOV | OP_W, R12, rm_at(&b->v->jump), 0);
-    jump_by_entry(b, rm_mem(R12, (int32_t)((target & (LANDING_INDICES - 1)) * sizeof *b->v->jump)), LANDING_SAVED);
+    jump_by_table(b, rm_mem(R12, (int32_t)((target & (LANDING_INDICES - 1)) * sizeof *b->v->jump)));
 }
 
 void exit_plain(struct builder *b)
@@ -146,20 +161,34 @@ static void cold_in_c(struct builder *b, struct cold *c)
     callout_emit(b, BT_SITE_ENDS_BLOCK);
 }
 
-/* 64-bit code: a target that is not canonical faults at the branch, which C then carries out as a whole; nothing has
- * changed yet. r11 is lost, the flags go to the image. */
-static void check_target(struct builder *b, unsigned target)
+/* User code: bits 47-63 of r10 are not all clear. */
+static void cold_upper_half(struct builder *b, struct cold *c)
+{
+    asm_land32(&b->a, c->from[0]);
+    asm_op(&b->a, OP_MOV | OP_W, R11, rm_reg(R10), 0);
+    asm_op(&b->a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
+    asm_byte(&b->a, 47);
+    asm_group1_imm(&b->a, true, GROUP1_ADD, rm_reg(R11), 1);
+    asm_jcc32(&b->a, CC_Z, c->back[0]);
+    callout_emit(b, BT_SITE_ENDS_BLOCK);
+}
+
+/* 64-bit code: a target (in r10) that is not canonical faults at the branch, which C then carries out as a whole;
+ * nothing has changed yet. r11 is lost, the flags go to the image. */
+static void check_target(struct builder *b)
 {
     struct assembler *a = &b->a;
+    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
     if (!b->wide)
         return;
     exit_save_flags(b);
-    struct cold *c = builder_cold(b, cold_in_c);
-    asm_op(a, OP_MOV | OP_W, R11, rm_reg(target), 0);           /* bits 47-63 all alike? */
-    if ((b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER) { /* all clear; the upper half is C's business too */
+    struct cold *c = builder_cold(b, user ? cold_upper_half : cold_in_c);
+    asm_op(a, OP_MOV | OP_W, R11, rm_reg(R10), 0); /* bits 47-63 all alike? */
+    if (user) {
         asm_op(a, OP_SHIFT_IMM | OP_W, 5, rm_reg(R11), 1);
         asm_byte(a, 47);
         c->from[0] = asm_jcc32(a, CC_NZ, 0);
+        c->back[0] = asm_here(a);
         return;
     }
     asm_op(a, OP_SHIFT_IMM | OP_W, 7, rm_reg(R11), 1);
@@ -167,6 +196,32 @@ static void check_target(struct builder *b, unsigned target)
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(R11), 1);
     asm_group1_imm(a, true, GROUP1_CMP, rm_reg(R11), 1);
     c->from[0] = asm_jcc32(a, CC_A, 0);
+}
+
+/* ---- by the jump map of 64-bit code ---- */
+
+/* Is the target looked up before the instruction does anything? A look-up for one that is not canonical is a fault. */
+static bool looks_first(const struct builder *b)
+{
+    return window_pushes(b) && bt_mode_jump_map(b->mode) && !single(b);
+}
+
+/* That for the target in r10. popped: which is the only thing that has happened. */
+static void look_up_target(struct builder *b, bool popped)
+{
+    builder_record(b);
+    b->c->records[b->c->record_count - 1].window = popped ? BT_RECORD_POPPED_TARGET : BT_RECORD_TARGET;
+    map_load(b);
+}
+
+static void return_by_map(struct builder *b)
+{
+    int more = (int)(b->in->imm & 0xffff);
+    window_pop(b, R10);
+    look_up_target(b, true);
+    if (more)
+        stack_adjust(b, more);
+    jump_to_entry(b, -BT_ENTRY_SAVED);
 }
 
 /* To the guest address in r10, which is canonical. No flag is touched. */
@@ -183,7 +238,7 @@ static void exit_indirect(struct builder *b)
     }
     asm_op(a, OP_MOVZX16, R11, rm_reg(R10), 0);
     asm_op(a, OP_MOV | OP_W, R12, rm_at(&b->v->jump), 0);
-    jump_by_entry(b, rm_sib(R12, R11, sizeof *b->v->jump, 0), LANDING_SAVED);
+    jump_by_table(b, rm_sib(R12, R11, sizeof *b->v->jump, 0));
 }
 
 /* ---- branches ---- */
@@ -559,11 +614,31 @@ static void translate_indirect(struct builder *b)
 {
     bool calls = b->in->cls == INSN_CALL_IND, keep = calls && !window_pushes(b);
     load_target(b, keep);
-    check_target(b, R10);
+    if (looks_first(b)) {
+        look_up_target(b, false);
+        if (calls)
+            push_return(b);
+        jump_to_entry(b, -BT_ENTRY_SAVED);
+        return;
+    }
+    check_target(b);
     if (calls)
         push_return(b);
     if (keep)
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_absolute(&b->v->scratch[1]), 0);
+    exit_indirect(b);
+}
+
+static void translate_return(struct builder *b)
+{
+    const struct insn *in = b->in;
+    if (looks_first(b)) {
+        return_by_map(b);
+        return;
+    }
+    stack_access(b, 0, in->opsize, false, op_load_r10);
+    check_target(b);
+    stack_adjust(b, in->opsize + (int)(in->imm & 0xffff));
     exit_indirect(b);
 }
 
@@ -585,11 +660,8 @@ void translate_control(struct builder *b)
     case INSN_CALL_IND:
         translate_indirect(b);
         break;
-    default: /* INSN_RET */
-        stack_access(b, 0, in->opsize, false, op_load_r10);
-        check_target(b, R10);
-        stack_adjust(b, in->opsize + (int)(in->imm & 0xffff));
-        exit_indirect(b);
+    default:
+        translate_return(b);
         break;
     }
 }

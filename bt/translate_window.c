@@ -413,7 +413,7 @@ void window_after_insn(struct builder *b)
 static void record_access(struct builder *b)
 {
     builder_record(b);
-    b->c->records[b->c->record_count - 1].window = true;
+    b->c->records[b->c->record_count - 1].window = BT_RECORD_ACCESS;
 }
 
 void window_operand(struct builder *b, void (*op)(struct builder *, struct rm))

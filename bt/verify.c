@@ -5,7 +5,8 @@
  *             [d]                  a field of the vCPU
  *             [r8|r9 + r11*8 or d] a shadow table, loaded to r11; in 64-bit code [r12 + r11*8], with r12 just loaded
  *                                  from the vCPU's table pointer, and r8 and r9 are the guest's
- *             [r11 + r10*4]        the jump map, just loaded to r11
+ *             [r11 + r10*4]        the jump map, just loaded to r11; in 64-bit code [r11 + r10*4 - 32], behind
+ *                                  shrx r11, r10, r15 ; mov r11, [jump_regions + r11*8]
  *             [r12 + r11*4 or d]   the jump table, just loaded to r12; r11 holds sixteen bits of r10
  *             [r11 + reg], [rsp + r11]  a guest operand: only after r11 came from a table and was tested, or from the
  *                                  slow path; a store only with an entry of the write table
@@ -16,7 +17,8 @@
  *                                  guest's, or r10 when that was written as r10d
  *             for the window of 64-bit blocks see bt/verify_window.h
  *   branches  to this block, to the glue, to an entry of another block; indirect ones only through r11, to what
- *             a jump table's entry is for
+ *             the entry of a jump table or a jump map is for; between that of a map and the jump there may be other
+ *             work, but no label
  *   registers rsp (64-bit code's is the guest's, but for `call`, which has the host's before it and the guest's again
  *             behind it), r8 and r9 (the same) are never written, r15 only with its constant; for rsp and r15 of the
  *             window of 64-bit blocks see bt/verify_window.h
@@ -27,6 +29,7 @@
 
 #include "bt/landing.h"
 #include "decoder/capstone.h"
+#include "shadowmmu/region.h"
 #include "shadowmmu/window.h"
 
 #include <inttypes.h>
@@ -48,9 +51,10 @@ struct scan {
         JUMP_NONE,
         JUMP_INDEX,
         JUMP_ENTRY,
+        JUMP_REGION,
         JUMP_MAP_ENTRY,
         JUMP_TARGET
-    } jump;          /* r11: an index of it, its entry, an address */
+    } jump; /* r11: an index of the table, its entry, of r10's region in the map's, an entry of a map, an address */
     bool host_stack; /* rsp is the host's, in 64-bit code */
     bool tested;     /* `test r11, r11` was the last instruction */
     struct host_bytes {
@@ -199,6 +203,13 @@ static const char *check_window(const struct scan *s, const x86_op_mem *m)
     }
 }
 
+/* [jump_regions + r11*8] */
+static bool is_jump_region(const struct scan *s, const x86_op_mem *m)
+{
+    return m->base == X86_REG_INVALID && m->index == X86_REG_R11 && m->scale == 8 &&
+           m->disp == (intptr_t)s->c->vcpu->jump_regions;
+}
+
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
@@ -237,8 +248,10 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
         s->delta_writes = s->table == TABLE_WRITE;
         return NULL;
     }
+    if (is_load_to(i, X86_REG_R11) && s->jump == JUMP_REGION && is_jump_region(s, m))
+        return NULL;
     if (is_load_to(i, X86_REG_R11D) && s->map_loaded && m->base == X86_REG_R11 && m->index == X86_REG_R10 &&
-        m->scale == 4 && m->disp == 0)
+        m->scale == 4 && m->disp == (wide(s) ? -MMU_REGION_BIAS : 0))
         return NULL;
     if (is_load_to(i, X86_REG_R11D) && s->table_loaded && m->base == X86_REG_R12 &&
         (m->index == X86_REG_R11 ? s->jump == JUMP_INDEX && m->scale == 4 && m->disp == 0
@@ -382,6 +395,11 @@ static bool writes_family(csh h, const cs_insn *i, x86_reg r64, x86_reg r32, x86
     return false;
 }
 
+static bool writes_r11(csh h, const cs_insn *i)
+{
+    return writes_family(h, i, X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B);
+}
+
 static bool is_reg(const cs_x86_op *op, x86_reg reg)
 {
     return op->type == X86_OP_REG && op->reg == reg;
@@ -431,7 +449,7 @@ static void track_groups(struct scan *s, csh h, const cs_insn *i, int delta)
     } else if (x->op_count == 2 && is_reg(&x->operands[1], X86_REG_R11) &&
                (n = slot_of(s, i, &x->operands[0])) < BT_GROUPS) {
         s->slot[n] = s->host;
-    } else if (writes_family(h, i, X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B)) {
+    } else if (writes_r11(h, i)) {
         s->host.count = 0;
     }
 }
@@ -450,17 +468,40 @@ static void track_delta(struct scan *s, const cs_insn *i)
     s->tested = is_delta_test(i);
 }
 
+/* shrx r11, r10, r15 */
+static bool is_jump_index(const struct scan *s, const cs_insn *i)
+{
+    const cs_x86_op *o = i->detail->x86.operands;
+    return wide(s) && bt_mode_jump_map(s->mode) && i->id == X86_INS_SHRX && is_reg(&o[0], X86_REG_R11) &&
+           is_reg(&o[1], X86_REG_R10) && is_reg(&o[2], X86_REG_R15);
+}
+
+/* What loads the map itself. */
+static bool loads_map(const struct scan *s, const cs_insn *i)
+{
+    if (!bt_mode_jump_map(s->mode))
+        return false;
+    if (!wide(s))
+        return loads_field(i, X86_REG_R11, &s->c->vcpu->jump_map);
+    const cs_x86_op *o = i->detail->x86.operands;
+    return s->jump == JUMP_REGION && is_load_to(i, X86_REG_R11) && o[1].type == X86_OP_MEM &&
+           is_jump_region(s, &o[1].mem);
+}
+
 /* movzx r11d, r10w ; mov r12, [jump] ; mov r11d, [r12 + r11*4] ; lea r11d, [r11 + miss, or its other form] ; jmp r11
- * or mov r11, [jump_map] ; mov r11d, [r11 + r10*4] ; lea ; jmp */
-static void track_jump(struct scan *s, const cs_insn *i)
+ * or mov r11, [jump_map] ; mov r11d, [r11 + r10*4] ; lea ; jmp
+ * or shrx r11, r10, r15 ; mov r11, [jump_regions + r11*8] ; mov r11d, [r11 + r10*4 - 32] ; lea ; jmp */
+static void track_jump(struct scan *s, csh h, const cs_insn *i)
 {
     const cs_x86_op *o = i->detail->x86.operands;
     int64_t miss = (int64_t)bt_glue_of(s->c, s->mode)->miss;
     bool table = s->table_loaded, map = s->map_loaded;
     const struct bt_vcpu *v = s->c->vcpu;
     s->table_loaded = loads_field(i, X86_REG_R12, &v->jump);
-    s->map_loaded = bt_mode_jump_map(s->mode) && loads_field(i, X86_REG_R11, &v->jump_map);
-    if (i->id == X86_INS_MOVZX && is_reg(&o[0], X86_REG_R11D) && is_reg(&o[1], X86_REG_R10W))
+    s->map_loaded = loads_map(s, i);
+    if (is_jump_index(s, i))
+        s->jump = JUMP_REGION;
+    else if (i->id == X86_INS_MOVZX && is_reg(&o[0], X86_REG_R11D) && is_reg(&o[1], X86_REG_R10W))
         s->jump = JUMP_INDEX;
     else if (table && is_load_to(i, X86_REG_R11D) && o[1].type == X86_OP_MEM && o[1].mem.base == X86_REG_R12)
         s->jump = JUMP_ENTRY;
@@ -471,13 +512,15 @@ static void track_jump(struct scan *s, const cs_insn *i)
              (o[1].mem.disp == miss ||
               o[1].mem.disp == miss + (s->jump == JUMP_ENTRY ? LANDING_SAVED : -BT_ENTRY_SAVED)))
         s->jump = JUMP_TARGET;
-    else if (!s->table_loaded)
+    else if (!s->table_loaded && !(wide(s) && s->jump == JUMP_MAP_ENTRY && !is_branch(i) && !writes_r11(h, i)))
         s->jump = JUMP_NONE;
 }
 
 static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
 {
     const char *bad = verify_window_before(&s->window, i);
+    if (s->window.regions && s->window.label[i->address - s->start])
+        s->jump = JUMP_NONE;
     if (!bad)
         bad = check_group(s, i);
     const cs_x86 *x = &i->detail->x86;
@@ -499,7 +542,7 @@ static const char *check_insn(struct scan *s, csh h, const cs_insn *i)
     }
     track_groups(s, h, i, before);
     track_delta(s, i);
-    track_jump(s, i);
+    track_jump(s, h, i);
     return bad ? bad : verify_window_after(&s->window, h, i);
 }
 

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 
 enum { TABLES = 16, HALF_BYTES = 256 << 10 /* 2^15 entries */ };
-static const uint64_t TABLE_SIZE = 32ull << 30, TABLE_STEP = 1 << 20;
+static const uint64_t TABLE_SIZE = 32ull << 30, TABLE_STEP = 2 << 20;
 /* The lower end of the address space is left to the code caches. */
 static const uintptr_t HIGHEST = 0x7e000000, LOWEST = 0x40000000, STEP = 0x1000000;
 

@@ -7,9 +7,13 @@
  * only the pages for canonical addresses may be read: the index of any other address is a host page fault. It begins
  * below 2 GiB, so that its address is a 32-bit displacement.
  *
- * Tables of one process overlap, 1 MiB from each other, since they are sparse: an address that is not canonical may
- * meet an entry of another table, which leads to a non-canonical host address, too (the distance is a multiple of 2^49
- * in guest addresses). */
+ * Others find code by address likewise (bt/jump_map.h): four bytes for each byte of the guest's, so that an entry is
+ * the host's address less four times the region's, and the bias.
+ *
+ * Tables of one process overlap, 2 MiB from each other, since they are sparse: an address that is not canonical may
+ * meet an entry of another table, of the one kind or the other. That leads to a non-canonical host address, too: the
+ * distance is a multiple of 2^50 in guest addresses, and what an entry and such an address differ in beside that is
+ * less than 2^49 + 2^48. */
 #ifndef RINGFOLD_SHADOWMMU_REGION_H
 #define RINGFOLD_SHADOWMMU_REGION_H
 
