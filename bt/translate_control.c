@@ -612,7 +612,8 @@ static void load_target(struct builder *b, bool keep)
 
 static void translate_indirect(struct builder *b)
 {
-    bool calls = b->in->cls == INSN_CALL_IND, keep = calls && !window_pushes(b);
+    bool calls = b->in->cls == INSN_CALL_IND;
+    bool keep = calls && !window_pushes(b) && !window_takes_stack(b); /* a push through the window leaves r10 alone */
     load_target(b, keep);
     if (looks_first(b)) {
         look_up_target(b, false);
