@@ -184,13 +184,27 @@ static void list_clear(struct bt_cache *c, struct bt_exec_slot *s, const uint64_
     *count = 0;
 }
 
+/* The slot's table has none but global pages. Every process of a guest that randomizes addresses is somewhere else: the
+ * host's memory for those that may have ended goes back now and then. */
+static void slot_trim(struct bt_cache *c, struct bt_exec_slot *s)
+{
+    enum { ENTERED_MAX = 4096 };
+    if (s->global_count)
+        return;
+    if (s->map_count)
+        jump_map_trim(c, s);
+    if (!c->wide || s->entered < ENTERED_MAX)
+        return;
+    reserve_again(s->table, (uint8_t *)s->table + slot_table_size(c));
+    s->entered = 0;
+}
+
 static void slot_clear(struct bt_cache *c, struct bt_exec_slot *s, bool keep_global)
 {
     list_clear(c, s, s->filled, &s->filled_count);
     if (!keep_global)
         list_clear(c, s, s->global, &s->global_count);
-    if (s->map_count && !s->global_count)
-        jump_map_trim(c, s);
+    slot_trim(c, s);
 }
 
 static bool slot_fits(const struct bt_exec_slot *s, const struct bt_vcpu *v)
@@ -296,6 +310,7 @@ static void map_enter(struct bt_cache *c, struct bt_exec_slot *s, uint64_t page,
     (global ? s->global : s->filled)[(*count)++] = page;
     map_leave(c, s, page);
     s->table[page] = record;
+    s->entered++;
     c->invalid[record] = 0;
 }
 
@@ -315,8 +330,7 @@ static void park(struct bt_cache *c, struct bt_parked *to)
             map_leave(c, s, page);
         }
         s->filled_count = 0;
-        if (s->map_count && !s->global_count)
-            jump_map_trim(c, s);
+        slot_trim(c, s);
     }
 }
 

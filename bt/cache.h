@@ -206,6 +206,7 @@ struct bt_cache {
         uint32_t *table;           /* page records, indexed as the shadow tables are (mmu_table_index) */
         uint64_t *filled, *global; /* linear pages with an entry: of the current address space, of all */
         uint32_t filled_count, global_count;
+        uint32_t entered;    /* pages, since table had no memory */
         uint32_t generation; /* counts what it was used for */
         uint64_t used;       /* for replacement */
         uint32_t *jump;      /* its jump table (bt/landing.h) */

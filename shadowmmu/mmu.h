@@ -109,6 +109,11 @@ struct mmu {
     uint32_t global_fills;          /* the list of global pages' */
     struct mmu_space space, parked[MMU_PARKED];
     uint64_t space_tick;
+    /* Host memory that tables of the lower half have taken: how often an entry was made elsewhere than the one before,
+     * which was in last_large (an index of large). global_low: there may be global entries. */
+    uint32_t spread;
+    uint64_t last_large;
+    bool global_low;
     /* enum mmu_large, by 512 table entries, 2 MiB. INVLPG of any address in a large page is for all of it. */
     uint8_t *large;
     struct mmu_window window[2]; /* enum mmu_window_kind */
@@ -123,7 +128,7 @@ struct mmu {
         uint64_t fill_kinds[MMU_VIEW_COUNT][2];       /* by view; made for a read, for a write */
         uint64_t flush_paging, flush_a20, flush_full; /* the part of flush_all: CR0/CR4/EFER, A20, too many fills */
         uint64_t fills, walks, flush_cr3, flush_all, invlpg, gfn_drops, window_fills, window_drops, window_clears,
-            switches, parked, resumed, invlpg_large; /* of a large page */
+            switches, parked, resumed, trims, invlpg_large; /* of a large page */
     } stats;
 };
 

@@ -37,6 +37,16 @@ static inline void unreserve(void *p, uint64_t size)
         munmap(p, size);
 }
 
+/* The bytes [from, to) of what was reserved hold zeroes: gives the memory of whole pages back, and that of the host's
+ * page tables for them. */
+static inline void reserve_again(void *from, void *to)
+{
+    uintptr_t first = ((uintptr_t)from + 4095) & ~(uintptr_t)4095, end = (uintptr_t)to & ~(uintptr_t)4095;
+    if (first < end && mmap((void *)first, end - first, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        madvise((void *)first, end - first, MADV_DONTNEED); /* no room for one more mapping */
+}
+
 /* A table that is filled from its beginning: memory for what comes next, many pages at once, where the first touch of
  * each would be a page fault. used, size: bytes in use and reserved; *have: there is memory for so many. A kernel that
  * does not know this (before Linux 5.14) does no harm. */

@@ -9,9 +9,11 @@
 enum {
     FILL_MAX = 1 << 18,
     FILL_HASH = 1 << 14,
-    LOOK_BACK = 8,  /* records of a chain among which one is looked for: that of the zero page is long */
-    PARK_MAX = 4096 /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
+    LOOK_BACK = 8,    /* records of a chain among which one is looked for: that of the zero page is long */
+    PARK_MAX = 4096,  /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
+    SPREAD_MAX = 2048 /* some MiB */
 };
+static const uint64_t LOWER_HALF = 1ull << 35; /* table entries */
 
 #define STALE 1 /* a delta that no entry has: those are multiples of the page size */
 
@@ -107,6 +109,26 @@ static void forget_local(struct mmu *mmu, uint32_t first, const struct mmu_fill 
     }
 }
 
+static void note_spread(struct mmu *mmu, uint64_t page, bool global)
+{
+    mmu->spread += page >> MMU_LARGE_SHIFT != mmu->last_large;
+    mmu->last_large = page >> MMU_LARGE_SHIFT;
+    mmu->global_low |= global && page < LOWER_HALF;
+}
+
+/* No space's entries are in the tables. */
+static void trim(struct mmu *mmu)
+{
+    if (!mmu->wide || mmu->spread < SPREAD_MAX || mmu->global_low)
+        return;
+    for (int v = 0; v < MMU_VIEW_COUNT; v++) {
+        reserve_again(mmu->view[v].read, mmu->view[v].read + LOWER_HALF);
+        reserve_again(mmu->view[v].write, mmu->view[v].write + LOWER_HALF);
+    }
+    mmu->spread = 0;
+    mmu->stats.trims++;
+}
+
 /* A record that is the current space's or global, put into its two lists. */
 static void record_add(struct mmu *mmu, const struct mmu_fill *fields)
 {
@@ -116,6 +138,7 @@ static void record_add(struct mmu *mmu, const struct mmu_fill *fields)
         mmu_flush(mmu, true);
         n = record_take(mmu);
     }
+    note_spread(mmu, fields->page, fields->global);
     struct mmu_fill *f = &mmu->fills[n];
     uint32_t *list = fields->global ? &mmu->global_fills : &mmu->space.first, *head = gfn_head(mmu, fields->gfn);
     *f = *fields;
@@ -167,6 +190,7 @@ void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_
 void mmu_space_drop_current(struct mmu *mmu)
 {
     space_drop(mmu, &mmu->space);
+    trim(mmu);
 }
 
 void mmu_space_drop_pcid(struct mmu *mmu, uint64_t pcid)
@@ -188,6 +212,8 @@ void mmu_space_drop_all(struct mmu *mmu)
 {
     mmu_space_drop_spaces(mmu);
     list_drop(mmu, &mmu->global_fills);
+    mmu->global_low = false;
+    trim(mmu);
 }
 
 static void space_park(struct mmu *mmu, struct mmu_space *s)
@@ -271,6 +297,7 @@ void mmu_space_switch(struct mmu *mmu, uint64_t cr3, bool keep)
     } else {
         space_drop(mmu, &from);
     }
+    trim(mmu);
     mmu->space = to;
     if (resumed >= 0) {
         space_resume(mmu, &mmu->space);

@@ -10,6 +10,9 @@
  * Records are chained by gfn too, parked ones included, so that a page's entries are found wherever they are. A record
  * may be stale (its table entry was cleared or overwritten since): the delta in it tells.
  *
+ * Every process of a guest that randomizes addresses is somewhere else. So the host's memory for the lower half of the
+ * tables, where 64-bit processes are, is given back now and then, when no space's entries are there.
+ *
  * Internal to shadowmmu. Threads: the vCPU's own. */
 #ifndef RINGFOLD_SHADOWMMU_SPACE_H
 #define RINGFOLD_SHADOWMMU_SPACE_H

@@ -5,6 +5,7 @@
 #include "shadowmmu/window.h"
 #include "tests/test.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -318,6 +319,63 @@ static void invlpg_and_the_window(void)
     close_world(&w);
 }
 
+static long resident_pages(void)
+{
+    long size = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld %ld", &size, &resident) != 2)
+        CU_FAIL("no /proc/self/statm");
+    if (f)
+        fclose(f);
+    return resident;
+}
+
+/* Processes that each are somewhere else: 16000 places, 32000 pages of the tables. */
+static void spread_spaces_leave_no_memory(void)
+{
+    enum { PLACES = 16000, PLACES_OF_ONE = 250, RESIDENT_MAX = 12000 };
+    struct world w;
+    if (!open_world(&w))
+        return;
+    for (unsigned i = 0; i < 512; i++) {
+        *at(&w, PML4 + 8 * i) = PDPT | ALL;
+        *at(&w, PDPT + 8 * i) = PD | ALL;
+        *at(&w, PD + 8 * i) = PT | ALL;
+    }
+    long before = resident_pages();
+    for (uint64_t i = 0; i < PLACES; i++) {
+        if (i % PLACES_OF_ONE == 0)
+            mmu_set_cr3(&w.mmu, PML4 | (i / PLACES_OF_ONE % 3) | (i % 7 ? 0 : NO_FLUSH));
+        unsigned page = (unsigned)(i % PAGES);
+        CU_ASSERT(look(&w, true, (i * 37 << 21) + page * PAGE_SIZE) == page);
+    }
+    CU_ASSERT(w.mmu.stats.trims > 2);
+    CU_ASSERT(resident_pages() - before < RESIDENT_MAX);
+    close_world(&w);
+}
+
+/* Global pages of the lower half stay where they are. */
+static void spread_spaces_and_global_pages(void)
+{
+    struct world w;
+    if (!open_world(&w))
+        return;
+    *at(&w, PT) |= G;
+    look(&w, true, GVA);
+    for (unsigned i = 1; i < 512; i++)
+        *at(&w, PDPT + 8 * i) = PD | ALL;
+    for (uint64_t i = 1; i < 6000; i++) {
+        if (i % 500 == 0)
+            mmu_set_cr3(&w.mmu, PML4 | 1);
+        look(&w, false, (i % 512 << 30) + GVA + PAGE_SIZE);
+    }
+    CU_ASSERT(entry(&w, true, 0));
+    mmu_flush(&w.mmu, true);
+    CU_ASSERT_EQUAL(entry(&w, true, 0), 0);
+    CU_ASSERT_EQUAL(w.mmu.stats.trims, 1);
+    close_world(&w);
+}
+
 TEST_SUITE(mmu, {"entries of two PCIDs stay across loads of CR3 with bit 63", kept_across_switches},
            {"dropping a frame reaches spaces that are not current", frames_are_dropped_everywhere},
            {"a remapped page's old record brings nothing back", stale_records_stay_stale},
@@ -326,4 +384,6 @@ TEST_SUITE(mmu, {"entries of two PCIDs stay across loads of CR3 with bit 63", ke
            {"records of a page that is entered again", records_are_reused}, {"more PCIDs than are kept", many_spaces},
            {"INVPCID of a space that is not current", invpcid},
            {"INVLPG of one address in a large page is for all of it", invlpg_of_large_pages},
-           {"INVLPG takes a page out of the window before user code runs", invlpg_and_the_window})
+           {"INVLPG takes a page out of the window before user code runs", invlpg_and_the_window},
+           {"address spaces all over the place leave no memory behind", spread_spaces_leave_no_memory},
+           {"and what they leave behind takes no global page with it", spread_spaces_and_global_pages})
