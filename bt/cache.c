@@ -192,7 +192,7 @@ static void slot_trim(struct bt_cache *c, struct bt_exec_slot *s)
     if (s->global_count)
         return;
     if (s->map_count)
-        jump_map_trim(c, s);
+        jump_map_release(c, s);
     if (!c->wide || s->entered < ENTERED_MAX)
         return;
     reserve_again(s->table, (uint8_t *)s->table + slot_table_size(c));
@@ -201,6 +201,7 @@ static void slot_trim(struct bt_cache *c, struct bt_exec_slot *s)
 
 static void slot_clear(struct bt_cache *c, struct bt_exec_slot *s, bool keep_global)
 {
+    jump_map_empty(s);
     list_clear(c, s, s->filled, &s->filled_count);
     if (!keep_global)
         list_clear(c, s, s->global, &s->global_count);
@@ -322,6 +323,7 @@ static void park(struct bt_cache *c, struct bt_parked *to)
     to->count = 0;
     for (uint32_t n = 0; n < sizeof c->slots / sizeof c->slots[0]; n++) {
         struct bt_exec_slot *s = &c->slots[n];
+        jump_map_empty(s);
         for (uint32_t i = 0; i < s->filled_count; i++) {
             uint64_t page = s->filled[i];
             if (s->table[page] && !(large[page >> MMU_LARGE_SHIFT] & MMU_LARGE_EXEC) &&

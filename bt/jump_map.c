@@ -91,13 +91,6 @@ void jump_map_use(struct bt_cache *c, struct bt_exec_slot *s)
     show_all(c, true);
 }
 
-static void release_all(struct bt_cache *c, struct bt_exec_slot *s)
-{
-    if (c->jump_slot == s)
-        show_all(c, false);
-    s->map_count = 0;
-}
-
 /* Everything that a map holds goes. */
 static void map_empty(struct bt_exec_slot *s, struct bt_jump_map *m)
 {
@@ -204,9 +197,15 @@ void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page)
     *parts = 0;
 }
 
-void jump_map_trim(struct bt_cache *c, struct bt_exec_slot *s)
+void jump_map_empty(struct bt_exec_slot *s)
 {
     if (s->part_count >= TRIM_PARTS)
         empty_all(s);
-    release_all(c, s);
+}
+
+void jump_map_release(struct bt_cache *c, struct bt_exec_slot *s)
+{
+    if (c->jump_slot == s)
+        show_all(c, false);
+    s->map_count = 0;
 }

@@ -34,7 +34,9 @@ void jump_map_enter(struct bt_cache *c, uint64_t lin, uint32_t entry);
 /* Forgets one address of translations of a mode, in all slots, or a slot's page (its index). */
 void jump_map_forget(struct bt_cache *c, uint32_t mode, uint64_t lin);
 void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page);
-/* Every page has been forgotten: the regions too; and memory goes back to the host when it is much. */
-void jump_map_trim(struct bt_cache *c, struct bt_exec_slot *s);
+/* Every page is about to be forgotten: when they are many they are now, and the memory goes back to the host. */
+void jump_map_empty(struct bt_exec_slot *s);
+/* Every page has been forgotten: so are the regions. */
+void jump_map_release(struct bt_cache *c, struct bt_exec_slot *s);
 
 #endif
