@@ -13,12 +13,12 @@
 /* In cycles of the time stamp counter. */
 static const uint64_t PAGE_PRICE = 20000;       /* to enter a page and to take it out, as measured */
 static const uint64_t SIGNAL_PRICE = 12000;     /* of a host page fault, beside what the mmu does */
-static const uint64_t WAIT_MIN = 2000000;       /* less than a millisecond */
+static const uint64_t WAIT_MIN = 3000000;       /* about a millisecond: many processes are done by then */
 static const uint64_t WAIT_MAX = 3000000000ull; /* about a second */
 /* What loading a working set may take before it is judged. Programs that run long begin by touching much memory. */
 static const uint64_t CREDIT[2] = {[MMU_WINDOW_USER] = 24000000, [MMU_WINDOW_SUPERVISOR] = 6000000};
 enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 2 /* of the time that may go into pages */ };
-enum { TIMER_NS = 700000, TIMER_MAX_NS = 200000000 };
+enum { TIMER_NS = 1050000, TIMER_MAX_NS = 200000000 };
 enum { REFUSED_MAX = 1024 };
 
 static uint64_t now(void)
