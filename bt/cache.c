@@ -65,6 +65,7 @@ static bool tables_allocate(struct bt_cache *c)
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
         c->slots[i].global = reserve(FILLED_MAX * sizeof(uint64_t));
+        c->slots[i].maps = c->maps[i];
         ok = ok && c->slots[i].table && c->slots[i].filled && c->slots[i].global && landing_open(&c->slots[i]);
     }
     for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
@@ -251,6 +252,7 @@ void bt_cache_select(struct bt_cache *c)
         s = oldest;
         slot_clear(c, s, false);
         landing_clear(s);
+        jump_map_reset(c, s);
         s->generation++;
         s->mode = v->mode;
         s->code_base = v->code_base;

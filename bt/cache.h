@@ -12,8 +12,8 @@
  * Direct jumps inside a linear page are chained (forward ones to the body, backward ones to the poll); everything else
  * comes in by a landing, which looks whether the block is meant (bt/landing.h). But the code map of window code changes
  * seldom: its direct jumps to other pages are chained as well, and unchained when the target's page leaves the code
- * map; and its indirect jumps go by jump maps (bt/jump_map.h) if it is user code. Invalidated code stays in
- * memory until the whole cache is flushed, so a block may invalidate itself and run on to its next exit. */
+ * map; and its indirect jumps go by jump maps (bt/jump_map.h). Invalidated code stays in memory until the whole cache
+ * is flushed, so a block may invalidate itself and run on to its next exit. */
 #ifndef RINGFOLD_BT_CACHE_H
 #define RINGFOLD_BT_CACHE_H
 
@@ -212,15 +212,16 @@ struct bt_cache {
         uint32_t *jump;      /* its jump table (bt/landing.h) */
         uint16_t *jump_used; /* indices entered */
         uint32_t jump_count;
-        struct bt_jump_map maps[BT_JUMP_MAPS]; /* bt/jump_map.h */
-        uint32_t map_count;                    /* of them, those that belong to a region: the first ones */
-        uint32_t next_map;                     /* for replacement */
-        uint32_t part_count;                   /* of all maps */
+        uint32_t part_count;      /* of all maps */
+        uint32_t next_map;        /* for replacement */
+        uint32_t map_count;       /* of the maps, those that belong to a region: the first ones */
+        struct bt_jump_map *maps; /* BT_JUMP_MAPS of them (bt/jump_map.h) */
     } slots[16];
-    struct bt_exec_slot *jump_slot;           /* whose maps vcpu->jump_regions leads to, or NULL */
-    uint32_t *jump_none;                      /* what it leads to else: a map without entries */
-    struct bt_exec_slot *slot_hints[32];      /* by mode: where its slot was last */
-    struct bt_parked *parked[MMU_PARKED + 1]; /* the last one is spare */
+    struct bt_jump_map maps[16][BT_JUMP_MAPS]; /* by slot */
+    struct bt_exec_slot *jump_slot[2];         /* whose maps vcpu->jump_regions leads to, or NULL */
+    uint32_t *jump_none;                       /* what it leads to else: a map without entries */
+    struct bt_exec_slot *slot_hints[32];       /* by mode: where its slot was last */
+    struct bt_parked *parked[MMU_PARKED + 1];  /* the last one is spare */
     bool wide;
     uint64_t slot_tick;
     struct bt_exec_slot *slot; /* the current mode's */

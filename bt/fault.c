@@ -114,7 +114,9 @@ static bool target_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
                          const struct bt_insn_record *r)
 {
     greg_t *g = uc->uc_mcontext.gregs;
-    bool not_there = g[REG_TRAPNO] == TRAP_PAGE_FAULT && mmu_regions_hold(v->jump_regions, (uintptr_t)info->si_addr);
+    bool not_there =
+        g[REG_TRAPNO] == TRAP_PAGE_FAULT &&
+        mmu_regions_hold(v->jump_regions[bt_mode_window(v->cache->pages[b->page].mode)], (uintptr_t)info->si_addr);
     if ((r->window != BT_RECORD_TARGET && r->window != BT_RECORD_POPPED_TARGET) ||
         !(not_there || g[REG_TRAPNO] == VECTOR_GP))
         return false;

@@ -7,7 +7,7 @@
 enum {
     REGIONS = 1 << 16,
     REGION_PAGES = 1 << 20,
-    /* Host pages of a slot's maps: so many are given back when all of them are empty; so many there are at most. */
+    /* Host pages of a slot's maps: so many are given back when user code's are empty; so many there are at most. */
     TRIM_PARTS = 512,
     PARTS_MAX = 4096
 };
@@ -21,28 +21,31 @@ static bool is_wide(const struct bt_exec_slot *s)
 /* ---- the region table ---- */
 
 /* regions: bits 32-47 of an address. The table is indexed with bits 32-63. */
-static void show(const struct bt_cache *c, unsigned region, const uint32_t *map)
+static void show(const struct bt_cache *c, enum mmu_window_kind kind, unsigned region, const uint32_t *map)
 {
     int64_t number = (int16_t)region;
     uint64_t first = (uint64_t)number << MMU_REGION_SHIFT;
-    c->vcpu->jump_regions[(uint32_t)number] = (uint64_t)(uintptr_t)map - first * sizeof *map + MMU_REGION_BIAS;
+    c->vcpu->jump_regions[kind][(uint32_t)number] = (uint64_t)(uintptr_t)map - first * sizeof *map + MMU_REGION_BIAS;
 }
 
-static bool open_table(struct bt_cache *c)
+static bool open_none(struct bt_cache *c)
 {
-    if (c->vcpu->jump_regions)
+    if (c->jump_none)
         return true;
     void *none = mmap(NULL, MAP_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (none == MAP_FAILED)
+    c->jump_none = none == MAP_FAILED ? NULL : none;
+    return c->jump_none;
+}
+
+static bool open_table(struct bt_cache *c, enum mmu_window_kind kind)
+{
+    uint64_t **table = &c->vcpu->jump_regions[kind];
+    if (*table)
+        return true;
+    if (!open_none(c) || !(*table = mmu_regions_create()))
         return false;
-    c->vcpu->jump_regions = mmu_regions_create();
-    if (!c->vcpu->jump_regions) {
-        munmap(none, MAP_SIZE);
-        return false;
-    }
-    c->jump_none = none;
     for (unsigned region = 0; region < REGIONS; region++)
-        show(c, region, none);
+        show(c, kind, region, c->jump_none);
     return true;
 }
 
@@ -59,7 +62,7 @@ static bool open_map(struct bt_jump_map *m)
 
 bool jump_map_open(struct bt_cache *c, struct bt_exec_slot *s)
 {
-    return is_wide(s) ? open_table(c) : open_map(&s->maps[0]);
+    return is_wide(s) ? open_table(c, bt_mode_window(s->mode)) : open_map(&s->maps[0]);
 }
 
 void jump_map_close(struct bt_cache *c)
@@ -69,26 +72,36 @@ void jump_map_close(struct bt_cache *c)
             unreserve(c->slots[i].maps[k].entry, MAP_SIZE);
             unreserve(c->slots[i].maps[k].parts, REGION_PAGES);
         }
-    mmu_regions_destroy(c->vcpu->jump_regions);
+    for (int kind = 0; kind < 2; kind++)
+        mmu_regions_destroy(c->vcpu->jump_regions[kind]);
     unreserve(c->jump_none, MAP_SIZE);
 }
 
 /* The regions of the slot that the table is for are the table's, or nobody's. */
-static void show_all(struct bt_cache *c, bool maps)
+static void show_all(struct bt_cache *c, enum mmu_window_kind kind, bool maps)
 {
-    const struct bt_exec_slot *s = c->jump_slot;
+    const struct bt_exec_slot *s = c->jump_slot[kind];
     for (unsigned i = 0; s && i < s->map_count; i++)
-        show(c, s->maps[i].region, maps ? s->maps[i].entry : c->jump_none);
+        show(c, kind, s->maps[i].region, maps ? s->maps[i].entry : c->jump_none);
 }
 
 void jump_map_use(struct bt_cache *c, struct bt_exec_slot *s)
 {
     c->vcpu->jump_map = s->maps[0].entry;
-    if (!is_wide(s) || c->jump_slot == s)
+    enum mmu_window_kind kind = bt_mode_window(s->mode);
+    if (!is_wide(s) || c->jump_slot[kind] == s)
         return;
-    show_all(c, false);
-    c->jump_slot = s;
-    show_all(c, true);
+    show_all(c, kind, false);
+    c->jump_slot[kind] = s;
+    show_all(c, kind, true);
+}
+
+static void release_all(struct bt_cache *c, struct bt_exec_slot *s)
+{
+    enum mmu_window_kind kind = bt_mode_window(s->mode);
+    if (c->jump_slot[kind] == s)
+        show_all(c, kind, false);
+    s->map_count = 0;
 }
 
 /* Everything that a map holds goes. */
@@ -119,19 +132,20 @@ static struct bt_jump_map *map_of(struct bt_exec_slot *s, uint64_t region)
 /* A map for another region: an unused one, which is empty, or in turn one of those in use. NULL: no address space. */
 static struct bt_jump_map *map_for_new_region(struct bt_cache *c, struct bt_exec_slot *s, uint16_t region)
 {
-    bool unused = s->map_count < BT_JUMP_MAPS;
+    enum mmu_window_kind kind = bt_mode_window(s->mode);
+    bool unused = s->map_count < BT_JUMP_MAPS, shown = c->jump_slot[kind] == s;
     struct bt_jump_map *m = &s->maps[unused ? s->map_count : s->next_map++ % BT_JUMP_MAPS];
     if (!open_map(m))
         return NULL;
     if (!unused) {
         map_empty(s, m);
-        if (c->jump_slot == s)
-            show(c, m->region, c->jump_none);
+        if (shown)
+            show(c, kind, m->region, c->jump_none);
     }
     s->map_count += unused;
     m->region = region;
-    if (c->jump_slot == s)
-        show(c, region, m->entry);
+    if (shown)
+        show(c, kind, region, m->entry);
     return m;
 }
 
@@ -199,13 +213,22 @@ void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page)
 
 void jump_map_empty(struct bt_exec_slot *s)
 {
-    if (s->part_count >= TRIM_PARTS)
+    bool user = bt_mode_window(s->mode) == MMU_WINDOW_USER; /* a kernel will be where it was */
+    if (user && s->part_count >= TRIM_PARTS)
         empty_all(s);
 }
 
 void jump_map_release(struct bt_cache *c, struct bt_exec_slot *s)
 {
-    if (c->jump_slot == s)
-        show_all(c, false);
-    s->map_count = 0;
+    if (s->map_count > BT_JUMP_MAPS / 2)
+        release_all(c, s);
+}
+
+void jump_map_reset(struct bt_cache *c, struct bt_exec_slot *s)
+{
+    empty_all(s);
+    release_all(c, s);
+    for (int kind = 0; kind < 2; kind++)
+        if (c->jump_slot[kind] == s)
+            c->jump_slot[kind] = NULL;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Jump maps: where indirect jumps of user window code (bt/window.h) go, by guest address in one look-up.
+/* Jump maps: where indirect jumps of window code (bt/window.h) go, by guest address in one look-up.
  *
  * Exact where a jump table (bt/landing.h) has to ask the target: map[eip] is the target's polling entry less the miss
  * glue, 0: not known. Flags in the image: BT_ENTRY_SAVED bytes before either. A map is 16 GiB of address space for a
@@ -9,14 +9,14 @@
  * runs long in one address space has jump maps.
  *
  * 32-bit code has one map, vcpu->jump_map. 64-bit code has one for each of the regions that it jumps to, and a region
- * table (shadowmmu/region.h) of its own to find it by, vcpu->jump_regions: an entry is the host address of the region's
- * map less four times the region's own, and MMU_REGION_BIAS, so that
+ * table (shadowmmu/region.h) to find it by, vcpu->jump_regions by the kind of its window: an entry is the host address
+ * of the region's map less four times the region's own, and MMU_REGION_BIAS, so that
  *
  *     shrx r11, r10, r15 ; mov r11, [jump_regions + r11*8] ; mov r11d, [r11 + r10*4 - 32]
  *
  * fetches map[r10]. A region that nobody has jumped to has a map of zeroes, the same for all; the first miss gives it
  * one. An address that is not canonical is a host page fault at the second instruction, or, where tables overlap, #GP
- * at the third one. The table holds what the current slot has. */
+ * at the third one. A table holds what the last slot of its kind has. */
 #ifndef RINGFOLD_BT_JUMP_MAP_H
 #define RINGFOLD_BT_JUMP_MAP_H
 
@@ -34,9 +34,11 @@ void jump_map_enter(struct bt_cache *c, uint64_t lin, uint32_t entry);
 /* Forgets one address of translations of a mode, in all slots, or a slot's page (its index). */
 void jump_map_forget(struct bt_cache *c, uint32_t mode, uint64_t lin);
 void jump_map_forget_page(struct bt_exec_slot *s, uint64_t page);
-/* Every page is about to be forgotten: when they are many they are now, and the memory goes back to the host. */
+/* Every page is about to be forgotten: when user code's are many they are now, and the memory goes back to the host. */
 void jump_map_empty(struct bt_exec_slot *s);
-/* Every page has been forgotten: so are the regions. */
+/* Every page has been forgotten: so are the regions, when they are many. */
 void jump_map_release(struct bt_cache *c, struct bt_exec_slot *s);
+/* Forgets everything: the slot will be another mode's. */
+void jump_map_reset(struct bt_cache *c, struct bt_exec_slot *s);
 
 #endif

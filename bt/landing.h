@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Landings: the ways into a block from other pages and from indirect jumps.
+/* Landings: the ways into a block from other pages and from indirect jumps, of code without a window (which has chains
+ * and jump maps, bt/jump_map.h).
  *
  * An indirect jump, call or return goes by the jump table of its mode (one for each exec slot): the low 16 bits of the
  * guest address select an entry, the target landing's host address less that of the miss glue, so that 0 is a miss. A

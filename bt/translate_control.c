@@ -70,7 +70,7 @@ static void jump_by_table(struct builder *b, struct rm entry)
 static void map_load(struct builder *b)
 {
     if (b->wide)
-        bt_emit_region(&b->a, b->v->jump_regions, R11, R10);
+        bt_emit_region(&b->a, b->v->jump_regions[bt_mode_window(b->mode)], R11, R10);
     else
         asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->jump_map), 0);
     asm_op(&b->a, OP_MOV, R11, rm_sib(R11, R10, sizeof *b->v->jump_map, b->wide ? -MMU_REGION_BIAS : 0), 0);

@@ -127,9 +127,9 @@ struct bt_vcpu {
 
     /* --- reached by translated code --- */
     uint32_t *jump;                        /* the mode's jump table (bt/landing.h) */
-    uint32_t *jump_map;                    /* 32-bit user window code: the mode's jump map (bt/jump_map.h) */
+    uint32_t *jump_map;                    /* 32-bit window code: the mode's jump map (bt/jump_map.h) */
     uint64_t *read_table, *write_table;    /* the current view's */
-    uint64_t *jump_regions;                /* 64-bit user window code: the table of its jump maps, once there are any */
+    uint64_t *jump_regions[2];             /* 64-bit window code: by enum mmu_window_kind, once there is any */
     struct mmu_table_set ac_clear, ac_set; /* the supervisor's tables with EFLAGS.AC clear and set: CLAC, STAC */
     struct bt_seg_cache seg[SEG_COUNT];
     uint64_t host_rsp;
@@ -207,11 +207,16 @@ static inline unsigned bt_host_gpr(bool wide, unsigned guest)
     return host[wide][guest];
 }
 
-/* Code of this mode jumps by jump maps (bt/jump_map.h): user code through a window. For a kernel's many pages of code
- * a map would take more memory than the time is worth. */
+/* Code of this mode jumps by jump maps (bt/jump_map.h): that of a window. */
 static inline bool bt_mode_jump_map(uint32_t mode)
 {
-    return (mode & BT_MODE_WINDOW) && (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    return mode & BT_MODE_WINDOW;
+}
+
+/* The window that a mode's code uses. */
+static inline enum mmu_window_kind bt_mode_window(uint32_t mode)
+{
+    return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
 }
 
 static inline struct bt_vcpu *bt_of(struct cpu *cpu)

@@ -207,7 +207,7 @@ static const char *check_window(const struct scan *s, const x86_op_mem *m)
 static bool is_jump_region(const struct scan *s, const x86_op_mem *m)
 {
     return m->base == X86_REG_INVALID && m->index == X86_REG_R11 && m->scale == 8 &&
-           m->disp == (intptr_t)s->c->vcpu->jump_regions;
+           m->disp == (intptr_t)s->c->vcpu->jump_regions[bt_mode_window(s->mode)];
 }
 
 static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_op *op)

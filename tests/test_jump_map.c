@@ -10,6 +10,7 @@
 #include "tests/test.h"
 
 enum { MODE = INSN_MODE_64 | BT_MODE_STACK32 | MMU_VIEW_USER << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
+enum { MODE_KERNEL = INSN_MODE_64 | BT_MODE_STACK32 | MMU_VIEW_SUPERVISOR << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
 enum { MODE_32 = INSN_MODE_32 | BT_MODE_STACK32 | MMU_VIEW_USER << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
 
 struct rig {
@@ -45,7 +46,7 @@ static bool open_rig(struct rig *r)
     r->c = r->v->cache;
     bt_glue_emit_window(r->c, MMU_WINDOW_USER);
     select_mode(r, MODE);
-    return r->v->mode == MODE && r->v->jump_regions;
+    return r->v->mode == MODE && r->v->jump_regions[MMU_WINDOW_USER];
 }
 
 static void close_rig(struct rig *r)
@@ -67,7 +68,7 @@ static bool opened(struct rig *r)
 /* What translated code fetches. */
 static uint32_t look_up(const struct rig *r, uint64_t lin)
 {
-    uint64_t entry = r->v->jump_regions[lin >> MMU_REGION_SHIFT];
+    uint64_t entry = r->v->jump_regions[bt_mode_window(r->v->mode)][lin >> MMU_REGION_SHIFT];
     return *(const uint32_t *)(uintptr_t)(entry + lin * 4 - MMU_REGION_BIAS);
 }
 
@@ -137,7 +138,7 @@ static void many_regions(void)
     close_rig(&r);
 }
 
-/* The table is the current slot's. */
+/* A table is that of the last slot of its kind. */
 static void modes(void)
 {
     struct rig r = {0};
@@ -156,6 +157,12 @@ static void modes(void)
             enter(&r, places[1], 21);
         }
         CU_ASSERT(look_up(&r, places[1]) == 21 && look_up(&r, places[3]) == 0 && look_up(&r, places[6]) == 26);
+        select_mode(&r, MODE_KERNEL);
+        if (!round) {
+            enter(&r, places[1], 41);
+            enter(&r, places[5], 45);
+        }
+        CU_ASSERT(look_up(&r, places[1]) == 41 && look_up(&r, places[3]) == 0 && look_up(&r, places[5]) == 45);
         select_mode(&r, MODE_32);
         if (!round)
             enter(&r, 0x401000, 31);
@@ -243,7 +250,7 @@ static bool good(struct rig *r)
 
 static void load_region(struct rig *r, unsigned to, unsigned address)
 {
-    bt_emit_region(&r->a, r->v->jump_regions, to, address);
+    bt_emit_region(&r->a, r->v->jump_regions[MMU_WINDOW_USER], to, address);
 }
 static void load_entry(struct rig *r, struct rm rm)
 {
@@ -295,7 +302,8 @@ static void r10_changed(struct rig *r)
 }
 static void no_index(struct rig *r)
 {
-    asm_op(&r->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, R11, 8, (int32_t)(intptr_t)r->v->jump_regions), 0);
+    asm_op(&r->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, R11, 8, (int32_t)(intptr_t)r->v->jump_regions[MMU_WINDOW_USER]),
+           0);
     load_entry(r, MAP_RM);
     jump(r, 0);
 }
