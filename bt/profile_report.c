@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The listing of hot blocks. For each: what it is, then a line for each host instruction, beside the first one made
- * from a guest instruction that instruction; samples in front of both. What follows a block's last guest instruction
- * again names earlier ones: the cold parts, where the fast path of a memory access did not do. */
+ * from a guest instruction that instruction; samples in front of both. What names earlier guest instructions again is
+ * another round of a loop, or behind the block's last one the cold parts, where the fast path of a memory access did
+ * not do. */
 #include "bt/profile_internal.h"
 
 #include "decoder/listing.h"

@@ -2,8 +2,9 @@
 /* The block builder: one block from end to end.
  *
  * The dispatcher (run.c) finds no translation for cpu->rip and calls bt_translate. The guest's bytes are decoded up to
- * a control transfer (but see jcc_goes_on), the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the decoded
- * instructions finds which arithmetic flags are still needed behind each of them. Then each instruction is emitted:
+ * a control transfer (but see branch_goes_on), the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the
+ * decoded instructions finds which arithmetic flags are still needed behind each of them. Then each instruction is
+ * emitted:
  *
  *   translate_insn.c     plain instructions, re-encoded with host registers; calls into C for system instructions
  *   translate_memory.c   the shadow-table access around a memory operand
@@ -14,6 +15,7 @@
  *   translate_held.c     registers without one of the host's, for as long as a scratch register is free
  *   translate_system.c   the time stamp counter, control registers
  *   translate_control.c  branches, calls, returns, push and pop, and the block's exits
+ *   translate_unroll.c   several rounds of a short loop, before all of these
  *
  * The flags live in EFLAGS between instructions. The translator's own tests (table entry, page crossing) destroy
  * EFLAGS; when something behind still needs them they are saved to the image once (flags_clobber) and brought back only
@@ -91,7 +93,7 @@ void call_glue(struct builder *b, uintptr_t glue)
         asm_op(&b->a, OP_MOV | OP_W, RSP, rm_at(has_regions(b) ? &b->v->window_rsp : rsp), 0);
 }
 
-static enum insn_way way_of(const struct builder *b, const struct insn *in)
+enum insn_way insn_way_of(const struct builder *b, const struct insn *in)
 {
     if (translate_is_inline(b, in))
         return WAY_PLAIN;
@@ -115,7 +117,7 @@ static void liveness(struct builder *b)
             live = FLAGS_ARITH;
         b->live_out[i] = live;
         live = (uint16_t)((live & ~in->flags_written) | (in->flags_read & FLAGS_ARITH));
-        b->way[i] = way_of(b, in);
+        b->way[i] = insn_way_of(b, in);
         if (b->way[i] == WAY_C)
             live = FLAGS_ARITH;
     }
@@ -151,11 +153,6 @@ static uint8_t fetch_byte(struct bt_vcpu *v, gpa_t at)
         return page[at.v & PAGE_MASK];
     cpu_fpu_unload(&v->cpu);
     return (uint8_t)v->cpu.board->mem_read(v->cpu.board->opaque, at, 1);
-}
-
-static uint64_t next_eip(const struct builder *b, uint64_t eip, unsigned len)
-{
-    return b->wide ? eip + len : (uint32_t)(eip + len);
 }
 
 /* insn_decode by way of what is known already. head: of insn_cache_look_ahead, or NULL. */
@@ -215,9 +212,7 @@ static void cut_at_targets(struct builder *b)
     for (unsigned i = 0; i < b->count; i++) {
         if (b->insns[i].cls != INSN_JCC && b->insns[i].cls != INSN_JMP)
             continue;
-        uint64_t target = b->eip_at[i + 1] + b->insns[i].imm;
-        if (!b->wide)
-            target = (uint32_t)target;
+        uint64_t target = branch_target(b, i);
         for (unsigned j = 1; j < b->count; j++)
             if (b->eip_at[j] == target)
                 b->count = j;
@@ -257,7 +252,7 @@ static int decode_block(struct builder *b, gpa_t at)
         b->eip_at[b->count++] = eip;
         offset += in->len;
         eip = next_eip(b, eip, in->len);
-        if (jcc_goes_on(b, in))
+        if (branch_goes_on(b, in))
             continue;
         if (in->ends_block && !flags_insn_is_inline(b, in) && !load_goes_on(b, in) && !system_insn_is_inline(b, in))
             break;
@@ -376,7 +371,7 @@ static void emit_insn(struct builder *b)
         break;
     case WAY_CONTROL:
         translate_control(b);
-        b->ended = !jcc_goes_on(b, b->in);
+        b->ended = !branch_goes_on(b, b->in);
         break;
     case WAY_FLAGS:
         translate_flags_insn(b);
@@ -466,13 +461,14 @@ struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
     b->eip = v->cpu.rip;
     b->gfn = gpa_gfn(at);
     b->second_gfn = ~0ull;
-    b->count = b->cold_count = 0;
+    b->count = b->cold_count = b->rounds_end = 0;
     b->ended = false;
     b->wide = (v->mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
     b->glue = bt_glue_of(c, v->mode);
     b->lin = bt_linear(v, b->eip) >> PAGE_SHIFT;
     if (decode_block(b, at))
         return NULL;
+    unroll_loop(b);
     liveness(b);
     groups_find(b);
     b->block = &c->blocks[c->block_count];

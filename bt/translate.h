@@ -89,10 +89,11 @@ struct builder {
     /* Of each instruction. A number made from this, or from eip or lin, that goes into host code is noted with
      * builder_constant, so that the translation can move to another address with its page (bt/move.h), or the block is
      * pinned with builder_pin. */
-    uint64_t eip_at[BT_BLOCK_MAX_INSNS + 1];
+    uint64_t eip_at[BT_BLOCK_MAX_INSNS + 1]; /* and behind the last one */
     uint16_t live_out[BT_BLOCK_MAX_INSNS];
     enum insn_way way[BT_BLOCK_MAX_INSNS];
     unsigned count;
+    unsigned rounds_end; /* instructions before this one are of rounds that another one follows (translate_unroll.c) */
     uint16_t live_in;
     struct bt_block *block;
     struct access_group groups[BT_GROUPS];
@@ -120,6 +121,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page);
 /* Links the exits of a new block, of the current mode, that lead to what is there already, rather than when they are
  * first taken. */
 void bt_link_known(struct bt_vcpu *v, const struct bt_block *b);
+enum insn_way insn_way_of(const struct builder *b, const struct insn *in);
 struct cold *builder_cold(struct builder *b, void (*emit)(struct builder *, struct cold *));
 /* EFLAGS are about to be overwritten by the translator's own code before or inside the current instruction. */
 void flags_clobber(struct builder *b);
@@ -146,6 +148,24 @@ void builder_record_stack(struct builder *b);
 static inline uint32_t *flags_image(const struct builder *b)
 {
     return b->wide ? &b->v->flags_image : NULL;
+}
+
+/* Behind a byte, and behind an instruction: not always where the next one of the block is (translate_unroll.c). */
+static inline uint64_t next_eip(const struct builder *b, uint64_t eip, unsigned len)
+{
+    return b->wide ? eip + len : (uint32_t)(eip + len);
+}
+static inline uint64_t builder_next(const struct builder *b, unsigned n)
+{
+    return next_eip(b, b->eip_at[n], b->insns[n].len);
+}
+
+/* translate_unroll.c: when the block is a short loop, several rounds of it. */
+void unroll_loop(struct builder *b);
+/* Does a round of it end with the current instruction, and another one follow? */
+static inline bool ends_round(const struct builder *b)
+{
+    return b->cur < b->rounds_end && b->eip_at[b->cur + 1] == b->eip;
 }
 
 /* translate_memory.c */
@@ -307,9 +327,12 @@ void exit_plain(struct builder *b);
 /* Makes an unlinked direct exit go by the jump table from now on: for targets that may not be linked. */
 void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit);
 bool control_is_inline(const struct builder *b, const struct insn *in);
-/* A conditional branch behind which the block goes on: in user code through a window, which runs long enough for what
- * may be translated in vain behind it. */
-bool jcc_goes_on(const struct builder *b, const struct insn *in);
+bool branch_is_counted(const struct insn *in); /* loop, loope, loopne, jcxz */
+/* Where a direct branch, of the block's instructions, leads. */
+uint64_t branch_target(const struct builder *b, unsigned n);
+/* A branch behind which the block goes on: one of a round that another one follows; a conditional one in user code
+ * through a window, which runs long enough for what may be translated in vain behind it. */
+bool branch_goes_on(const struct builder *b, const struct insn *in);
 bool stack_is_inline(const struct builder *b, const struct insn *in);
 
 #endif

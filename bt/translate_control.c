@@ -243,23 +243,25 @@ static void exit_indirect(struct builder *b)
 
 /* ---- branches ---- */
 
-static uint64_t branch_target(const struct builder *b)
+uint64_t branch_target(const struct builder *b, unsigned n)
 {
-    uint64_t target = b->eip_at[b->cur + 1] + b->in->imm;
+    uint64_t target = builder_next(b, n) + b->insns[n].imm;
     if (b->wide)
         return target;
-    return b->in->opsize == 2 ? target & 0xffff : target & 0xffffffff;
+    return b->insns[n].opsize == 2 ? target & 0xffff : target & 0xffffffff;
 }
 
-static bool is_counted(const struct insn *in)
+bool branch_is_counted(const struct insn *in)
 {
     return in->map == MAP_PRIMARY && in->opcode >= 0xe0 && in->opcode <= 0xe3;
 }
 
-bool jcc_goes_on(const struct builder *b, const struct insn *in)
+bool branch_goes_on(const struct builder *b, const struct insn *in)
 {
+    if ((size_t)(in - b->insns) < b->rounds_end)
+        return in->cls == INSN_JCC || in->cls == INSN_JMP;
     bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
-    return in->cls == INSN_JCC && !is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !single(b) &&
+    return in->cls == INSN_JCC && !branch_is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !single(b) &&
            control_is_inline(b, in);
 }
 
@@ -292,7 +294,7 @@ static void translate_counted(struct builder *b, uint64_t target)
         asm_land8(a, is_zero);
         asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
         exit_branch(b, asm_jmp32(a, 0), target);
-        exit_branch(b, next, b->eip_at[b->cur + 1]);
+        exit_branch(b, next, builder_next(b, b->cur));
         return;
     }
     exit_branch(b, asm_jmp32(a, 0), target);
@@ -300,20 +302,24 @@ static void translate_counted(struct builder *b, uint64_t target)
     asm_op(a, OP_MOV | OP_W, RCX, rm_reg(R12), 0);
     if (zero_flag)
         asm_land8(a, zero_flag);
-    exit_branch(b, asm_jmp32(a, 0), b->eip_at[b->cur + 1]);
+    exit_branch(b, asm_jmp32(a, 0), builder_next(b, b->cur));
 }
 
 static void translate_jcc(struct builder *b)
 {
-    uint64_t target = branch_target(b);
-    if (is_counted(b->in)) {
+    uint64_t target = branch_target(b, b->cur);
+    if (branch_is_counted(b->in)) {
         translate_counted(b, target);
         return;
     }
     flags_prepare(b);
+    if (ends_round(b)) {
+        exit_branch(b, asm_jcc32(&b->a, b->in->cc ^ 1, 0), builder_next(b, b->cur));
+        return;
+    }
     exit_branch(b, asm_jcc32(&b->a, b->in->cc, 0), target);
-    if (!jcc_goes_on(b, b->in))
-        exit_direct(b, b->eip_at[b->cur + 1]);
+    if (!branch_goes_on(b, b->in))
+        exit_direct(b, builder_next(b, b->cur));
 }
 
 /* ---- operands of the stack instructions ---- */
@@ -352,7 +358,7 @@ static void op_store_imm(struct builder *b, struct rm rm)
 /* The return address is a constant, as the page's address is known. */
 static void op_store_next(struct builder *b, struct rm rm)
 {
-    store_constant(b, rm, b->eip_at[b->cur + 1], true);
+    store_constant(b, rm, builder_next(b, b->cur), true);
 }
 
 static unsigned pushed_register(const struct insn *in)
@@ -558,7 +564,7 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
         if (b->wide)
             return in->opsize != 2;
         uint64_t limit = b->v->code_limit; /* a target beyond the limit faults at the branch: in C */
-        uint64_t next = b->eip_at[in - b->insns + 1], target = next + in->imm;
+        uint64_t next = builder_next(b, (unsigned)(in - b->insns)), target = next + in->imm;
         target &= in->opsize == 2 ? 0xffff : 0xffffffff;
         return target <= limit && next <= limit;
     }
@@ -576,7 +582,7 @@ bool control_is_inline(const struct builder *b, const struct insn *in)
 static void push_return(struct builder *b)
 {
     int size = b->in->opsize;
-    uint64_t next = b->eip_at[b->cur + 1];
+    uint64_t next = builder_next(b, b->cur);
     if (!window_pushes(b)) {
         stack_access(b, -size, (unsigned)size, true, op_store_next);
         stack_adjust(b, -size);
@@ -651,11 +657,13 @@ void translate_control(struct builder *b)
         translate_jcc(b);
         break;
     case INSN_JMP:
-        exit_direct(b, branch_target(b));
+        if (ends_round(b))
+            break;
+        exit_direct(b, branch_target(b, b->cur));
         break;
     case INSN_CALL:
         push_return(b);
-        exit_direct(b, branch_target(b));
+        exit_direct(b, branch_target(b, b->cur));
         break;
     case INSN_JMP_IND:
     case INSN_CALL_IND:

@@ -112,7 +112,7 @@ static void join_operand(struct analysis *a, unsigned n, unsigned size, bool wri
         !segment_is_flat(b, m->seg) || memory_is_bit_string(in))
         return;
     if (m->base == GPR_IP) {
-        at.offset = (int64_t)(b->eip_at[n + 1] + (uint64_t)m->disp);
+        at.offset = (int64_t)(builder_next(b, n) + (uint64_t)m->disp);
     } else if (m->base != GPR_NONE) {
         at.base = a->gpr[m->base].root;
         at.offset += a->gpr[m->base].offset;

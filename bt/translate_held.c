@@ -84,7 +84,7 @@ static bool manages(const struct builder *b, unsigned i)
     case WAY_PLAIN:
         return manages_plain(b, in);
     case WAY_CONTROL:
-        return jcc_goes_on(b, in);
+        return branch_goes_on(b, in);
     default:
         return false;
     }

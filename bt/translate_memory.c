@@ -132,7 +132,7 @@ void memory_offset(struct builder *b, unsigned reg)
     bool low_half = b->in->mnemonic == ZYDIS_MNEMONIC_LEA && b->in->opsize == 4;
     uint32_t wide = b->in->addrsize == 8 && !low_half ? OP_W : 0;
     if (m->base == GPR_IP) {
-        constant_address(b, reg, b->eip_at[b->cur + 1] + (uint64_t)m->disp);
+        constant_address(b, reg, builder_next(b, b->cur) + (uint64_t)m->disp);
         return;
     }
     if (m->base == GPR_SP && m->index == GPR_NONE && b->in->addrsize == 8 && window_stack_offset(b, reg))
@@ -230,7 +230,7 @@ static void cold_memory(struct builder *b, struct cold *c)
     flags_prepare(b);
     c->op(b, rm_sib(SCRATCH_DELTA, SCRATCH_ADDRESS, 1, 0));
     flags_after(b);
-    guest_store_rip(b, b->eip_at[b->cur + 1]);
+    guest_store_rip(b, builder_next(b, b->cur));
     call_glue(b, b->eflags_valid ? b->glue->post : b->glue->post_saved);
     asm_jmp32(&b->a, c->back[1]);
 }
@@ -319,7 +319,7 @@ static bool address_is_known(const struct builder *b, unsigned size, uint64_t *a
     if ((m->base != GPR_NONE && m->base != GPR_IP) || m->index != GPR_NONE || b->in->addrsize != (b->wide ? 8 : 4) ||
         !segment_is_flat(b, m->seg) || memory_is_bit_string(b->in) || (b->mode & BT_MODE_WATCH))
         return false;
-    *address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
+    *address = (uint64_t)m->disp + (m->base == GPR_IP ? builder_next(b, b->cur) : 0);
     if (!b->wide)
         *address = (uint32_t)*address;
     return (*address & (size - 1)) == 0 && (size & (size - 1)) == 0;

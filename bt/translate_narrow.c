@@ -85,7 +85,7 @@ void narrow_follow(struct builder *b)
     const struct insn *in = b->in;
     bool plain = b->way[b->cur] == WAY_PLAIN;
     if ((plain && in->mem.present && in->mem.size && !window_takes_operand(b)) ||
-        (!plain && !jcc_goes_on(b, in) && b->way[b->cur] != WAY_STACK)) {
+        (!plain && !branch_goes_on(b, in) && b->way[b->cur] != WAY_STACK)) {
         b->narrow = 0; /* it may come back from a cold part, for which the verifier knows nothing */
         return;
     }

@@ -161,7 +161,7 @@ static bool keeps_r11(const struct builder *b)
 {
     const struct insn *in = b->in;
     if (b->way[b->cur] == WAY_CONTROL)
-        return jcc_goes_on(b, in);
+        return branch_goes_on(b, in);
     if (b->way[b->cur] == WAY_STACK)
         return window_pushes(b) && !in->mem.present && in->mnemonic != ZYDIS_MNEMONIC_LEAVE && in->cls != INSN_SEGMENT;
     if (b->way[b->cur] != WAY_PLAIN || in->vvvv.cls == REGCLASS_GPR || in->mnemonic == ZYDIS_MNEMONIC_DIV ||

@@ -167,7 +167,7 @@ static void stack_drifts(struct builder *b, int64_t n)
 static struct rm constant_rm(struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
-    uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? b->eip_at[b->cur + 1] : 0);
+    uint64_t address = (uint64_t)m->disp + (m->base == GPR_IP ? builder_next(b, b->cur) : 0);
     if (m->base != GPR_IP && address <= INT32_MAX && region_load_constant(b, address))
         return rm_based(R11, NO_REG, 1, (int32_t)address - MMU_REGION_BIAS);
     held_lose(b, R10);

@@ -543,6 +543,32 @@ static bool append_stack_insn(struct generator_case *c, uint64_t *r)
     return append(c, bytes, len);
 }
 
+/* Or does what steers it. */
+static bool uses(const struct insn *insn, unsigned reg)
+{
+    return ((insn->gpr_read | insn->gpr_write) >> reg & 1) ||
+           (insn->cls == INSN_STRING && (reg == GPR_SI || reg == GPR_DI));
+}
+
+/* Moves an instruction's base register, by what an array's elements have, or a page. */
+static void append_stride(struct generator_case *c, uint64_t *r, const struct insn *insn)
+{
+    static const int32_t strides[] = {1, 4, 8, -8, 64, -128, 4096};
+    unsigned reg = insn->mem.base, n = 0;
+    uint8_t b[8];
+    int32_t by = strides[below(r, sizeof strides / sizeof strides[0])];
+    if (!insn->mem.present || reg >= GPR_COUNT || reg == GPR_SP || !chance(r, 40))
+        return;
+    if (c->bits == 64)
+        b[n++] = (uint8_t)(0x48 | (reg >> 3) * 5);
+    b[n++] = 0x8d; /* lea reg, [reg + by]: as add, but for the flags, which stay defined or not */
+    b[n++] = (uint8_t)(0x80 | (reg & 7) << 3 | (reg & 7));
+    if ((reg & 7) == GPR_SP)
+        b[n++] = 0x24;
+    memcpy(b + n, &by, 4);
+    append(c, b, n + 4);
+}
+
 static bool random_insn(struct generator_case *c, uint64_t *r, const struct generator_options *options)
 {
     if (options->stack && chance(r, 60))
@@ -551,7 +577,7 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
     struct insn insn;
     unsigned n;
 
-    if (!options->no_branches && !options->classes && chance(r, 4) && append_indirect(c, r))
+    if (!options->no_branches && !options->classes && !options->loop && chance(r, 4) && append_indirect(c, r))
         return true;
     for (unsigned tries = 0; tries < 1000; tries++) {
         n = random_opcode(c, r, bytes);
@@ -559,6 +585,8 @@ static bool random_insn(struct generator_case *c, uint64_t *r, const struct gene
         while (n < 15)
             bytes[n++] = chance(r, 50) ? (uint8_t)generator_random(r) : (uint8_t)random_value(r);
         if (insn_decode(&insn, bytes, 15, mode_of(c)) <= 0 || !acceptable(&insn, options))
+            continue;
+        if (options->loop && uses(&insn, c->counter))
             continue;
         if (options->registers && !((insn.gpr_read | insn.gpr_write) & options->registers) && chance(r, 90))
             continue;
@@ -590,7 +618,38 @@ static bool settle_flags(struct generator_case *c)
     return append(c, cmp, sizeof cmp);
 }
 
-/* Forward, so that every case ends. */
+/* A register that the instructions of a loop leave alone, and the rounds that are left. */
+static void choose_counter(struct generator_case *c, uint64_t *r, const struct generator_options *options)
+{
+    static const uint8_t some[] = {GPR_BX, GPR_SI, GPR_DI, GPR_BP, 8, 9, 10, 11, 12, 13, 14, 15};
+    unsigned n = c->bits == 32 ? 4 : 12;
+    do
+        c->counter = some[below(r, n)];
+    while ((options->registers >> c->counter & 1) || (options->stack && (c->counter == GPR_BP || c->counter >= 12)));
+    c->state.gpr[c->counter] = 1 + below(r, 12);
+}
+
+/* sub counter, 1 ; jnz head (or ja, or jg), or jz end ; jmp head */
+static void append_loop(struct generator_case *c, uint64_t *r)
+{
+    static const uint8_t conditions[] = {5, 7, 15};
+    const uint8_t sub[] = {0x41, 0x83, (uint8_t)(0xe8 | (c->counter & 7)), 1}, end[6] = {0x0f, 0x84}, jump[5] = {0xe9};
+    uint8_t back[6] = {0x0f, (uint8_t)(0x80 | conditions[below(r, 3)])};
+    unsigned skip = c->counter < 8;
+    c->loop_head = (uint8_t)below(r, c->count);
+    c->loop_end = (uint8_t)c->count;
+    append(c, sub + skip, sizeof sub - skip);
+    if (chance(r, 75)) {
+        append(c, back, sizeof back);
+    } else {
+        append(c, end, sizeof end);
+        c->insns[c->count - 1].branch = true;
+        append(c, jump, sizeof jump);
+    }
+    c->insns[c->count - 1].branch = true;
+}
+
+/* Forward, so that every case ends, and back to a loop's head. */
 static void choose_targets(struct generator_case *c, uint64_t *r)
 {
     uint8_t *load = NULL;
@@ -603,6 +662,12 @@ static void choose_targets(struct generator_case *c, uint64_t *r)
             g->target = (uint8_t)(i + 1 + below(r, c->count - i));
         if (g->indirect && load)
             *load = g->target;
+        if (c->loop_end && g->target > c->loop_end && g->target < c->count && i < c->loop_end)
+            g->target = c->loop_end; /* not past the counting */
+    }
+    if (c->loop_end) {
+        c->insns[c->loop_end + 1].target = (uint8_t)c->count;
+        c->insns[c->count - 1].target = c->loop_head;
     }
 }
 
@@ -620,6 +685,8 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
     c->memory_seed = generator_random(&r);
     c->start = chance(&r, 20) ? NATIVE_PAGE - below(&r, 24) : below(&r, 256);
     c->state.rip = c->base + NATIVE_CODE + c->start;
+    if (options->loop)
+        choose_counter(c, &r, options);
     for (unsigned i = 0; i < options->length && c->count + 8 < GENERATOR_MAX_INSNS; i++) {
         unsigned first = c->count;
         if (!random_insn(c, &r, options))
@@ -639,7 +706,11 @@ void generator_make(struct generator_case *c, uint64_t seed, const struct genera
             c->insns[c->count++] = last;
             undefined = 0;
         }
+        if (options->loop && !last.branch)
+            append_stride(c, &r, &last.insn);
     }
+    if (options->loop && c->count)
+        append_loop(c, &r);
     choose_targets(c, &r);
 }
 
@@ -661,7 +732,7 @@ static void compute_undefined(struct generator_case *c)
     c->undefined[c->count] = undefined;
 }
 
-/* Backwards; all branches go forward. Everything counts as read at the end. */
+/* Backwards; all branches go forward but a loop's. Everything counts as read there and at the end. */
 static void compute_dead(struct generator_case *c)
 {
     uint16_t live[GENERATOR_MAX_INSNS + 1];
@@ -671,7 +742,9 @@ static void compute_dead(struct generator_case *c)
     for (unsigned i = c->count; i-- > 0;) {
         const struct insn *insn = &c->insns[i].insn;
         unsigned after = live[i + 1];
-        if (c->insns[i].branch || c->insns[i].indirect)
+        if (c->loop_end && i + 1 == c->count)
+            after = FLAGS_ARITH;
+        else if (c->insns[i].branch || c->insns[i].indirect)
             after |= live[c->insns[i].target > c->count ? c->count : c->insns[i].target];
         live[i] = (uint16_t)(insn->flags_read | (after & ~(unsigned)insn->flags_written));
         c->dead[i] = FLAGS_ARITH & ~live[i];

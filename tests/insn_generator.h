@@ -31,6 +31,8 @@ struct generator_case {
     uint32_t start;       /* offset of the first instruction in the code pages */
     unsigned count;
     struct generator_insn insns[GENERATOR_MAX_INSNS];
+    unsigned counter;            /* of a loop: the register */
+    uint8_t loop_head, loop_end; /* ... and its first instruction, and behind those that are run again; 0: no loop */
     /* filled in by generator_assemble */
     uint16_t offset[GENERATOR_MAX_INSNS + 1]; /* of each instruction from start; the last one is the int3 at the end */
     uint16_t dead[GENERATOR_MAX_INSNS + 1];   /* FLAG_*: overwritten from here on before anything reads them */
@@ -43,6 +45,7 @@ struct generator_options {
     uint32_t classes;   /* bit mask of 1 << enum insn_class that may appear; 0: all that are possible */
     uint16_t registers; /* most instructions name one of these general registers, bit mask; 0: as it comes */
     bool no_branches;
+    bool loop;       /* the last ones of the instructions are run several times */
     bool stack;      /* more than half of the instructions are about RSP; 64 bits */
     bool state_only; /* nothing but masked moves and what saves and restores x87/SSE/AVX state */
 };

@@ -347,6 +347,12 @@ static void window_sequences(void)
     compare_through(&(struct generator_options){.bits = 32, .length = 12}, 2000, true);
 }
 
+/* Short loops, of which one block is several rounds (bt/translate_unroll.c). */
+static void window_loops(void)
+{
+    compare_through(&(struct generator_options){.bits = 32, .length = 4, .loop = true}, 4000, true);
+}
+
 static void single_instructions64(void)
 {
     compare_many(&(struct generator_options){.bits = 64, .length = 1, .no_branches = true}, 6000);
@@ -389,10 +395,22 @@ static void window_stack64(void)
         4000, true);
 }
 
+static void window_loops64(void)
+{
+    const uint32_t plain = 1 << INSN_GENERIC | 1 << INSN_MOVE | 1 << INSN_JCC | 1 << INSN_STACK;
+    compare_through(&(struct generator_options){.bits = 64, .length = 4, .loop = true}, 4000, true);
+    compare_through(
+        &(struct generator_options){.bits = 64, .length = 6, .loop = true, .registers = 0xf000, .classes = plain}, 3000,
+        true);
+    compare_through(&(struct generator_options){.bits = 64, .length = 5, .loop = true, .stack = true, .classes = plain},
+                    3000, true);
+}
+
 TEST_SUITE(differential, {"single instructions, translated and native", single_instructions},
            {"sequences with branches, translated and native", sequences},
            {"single instructions, through the window and native", window_instructions},
            {"sequences with branches, through the window and native", window_sequences},
+           {"loops, through the window and native", window_loops},
            {"sequences at another address, moved and translated anew", moved32})
 TEST_SUITE(differential64, {"single 64-bit instructions, translated and native", single_instructions64},
            {"64-bit sequences with branches, translated and native", sequences64},
@@ -400,4 +418,5 @@ TEST_SUITE(differential64, {"single 64-bit instructions, translated and native",
            {"64-bit sequences with branches, through the window and native", window_sequences64},
            {"64-bit sequences of R12 to R15, through the window and native", window_registers64},
            {"64-bit sequences about RSP, through the window and native", window_stack64},
+           {"64-bit loops, through the window and native", window_loops64},
            {"64-bit sequences at another address, moved and translated anew", moved64})
