@@ -4,8 +4,9 @@
  * guest's address is rbx + 8; what the host could not reach (CR2) may be another page of the same access. If r11 is
  * what the region table holds for rbx now, the page is entered (mmu_window_fill); else r11 is set right. Either way the
  * instruction runs again, unless the page is not for windows or is not there: then the detour by the tables, or the
- * guest's page fault. For `mov eax, [r10 + rcx*8 - 32]` what r10 was made from is known by the slot that it points to.
- * For `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers are set.
+ * guest's page fault. `mov eax, [r10 + rcx*8 - 32]` says nothing of what r10 was made from: there the guest's address
+ * is that of the slot's place that was met, or, where the region has no slot, the host's less what leads nowhere. For
+ * `mov eax, [rsp + 8]` the guest's address is rsp + r15 - 32 + 8 likewise, and both registers are set.
  *
  * Nothing of this is a matter of safety: whatever the registers hold, the host address was one that the guest may not
  * reach, or there would have been no fault. */
@@ -109,31 +110,26 @@ struct access {
     int64_t disp;   /* the host's address is base + entry + disp */
 };
 
+static bool is_scratch(unsigned reg)
+{
+    return reg >= R10 && reg <= R12;
+}
+
 /* By a register and r11 or r12, which is its region's entry? */
 static bool is_region(const struct host_operand *o)
 {
-    bool by_r12 = o->index == R12 && o->base != R10 && o->base != R11; /* else it is an index */
+    bool by_r12 = o->index == R12 && !is_scratch(o->base); /* else it is an index */
     return !o->stack && o->shift == 0 && (o->index == R11 || by_r12);
 }
 
-/* By r10 or r11, which is the host's address for something? */
+/* By a scratch register that is the host's address for something? */
 static bool is_based(const struct host_operand *o)
 {
-    return !o->stack && !is_region(o) && (o->base == R10 || o->base == R11);
-}
-
-/* The guest's address that such a register was made from: it is in the slot that this points to, or its region had
- * none. */
-static uint64_t based_on(const struct mmu *mmu, enum mmu_window_kind kind, uint64_t host)
-{
-    uint64_t gva;
-    if (mmu_window_guest_address(mmu, kind, host - MMU_REGION_BIAS, &gva))
-        return gva;
-    return host - MMU_REGION_NONE;
+    return !o->stack && !is_region(o) && is_scratch(o->base);
 }
 
 /* False: it is no access through a window. */
-static bool decode_access(const struct mmu *mmu, enum mmu_window_kind kind, const greg_t *g, struct access *a)
+static bool decode_access(const greg_t *g, struct access *a)
 {
     struct host_operand *o = &a->operand;
     if (!decode_operand((const uint8_t *)(uintptr_t)g[REG_RIP], o))
@@ -142,8 +138,8 @@ static bool decode_access(const struct mmu *mmu, enum mmu_window_kind kind, cons
     uint64_t base = (uint64_t)g[context_index[o->base]];
     if (!o->stack && !based && !is_region(o))
         return false;
-    a->base = o->stack ? stack_pointer(g) : based ? based_on(mmu, kind, base) : base;
-    a->entry = o->stack ? stack_entry(g) : based ? base - a->base : (uint64_t)g[context_index[o->index]];
+    a->base = o->stack ? stack_pointer(g) : base;
+    a->entry = o->stack ? stack_entry(g) : based ? 0 : (uint64_t)g[context_index[o->index]];
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
     if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
@@ -154,8 +150,6 @@ static void set_entry(greg_t *g, const struct access *a, uint64_t entry)
 {
     if (a->operand.stack)
         set_stack_entry(g, entry);
-    else if (is_based(&a->operand))
-        g[context_index[a->operand.base]] = (greg_t)(entry + a->base);
     else
         g[context_index[a->operand.index]] = (greg_t)entry;
 }
@@ -179,8 +173,32 @@ static bool keeps_straying(struct bt_vcpu *v, const greg_t *g)
  * not in its region. */
 static enum bt_window_action set_right(struct bt_vcpu *v, greg_t *g, const struct access *a, uint64_t entry)
 {
+    bool strays = !a->operand.stack && a->entry != MMU_REGION_NONE; /* else it has got a slot since */
     set_entry(g, a, entry);
-    return !a->operand.stack && keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_RETRY;
+    return strays && keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_RETRY;
+}
+
+/* By the host's address for something: RETRY behind which that is right. */
+static enum bt_window_action resolve_based(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info,
+                                           greg_t *g, const struct access *a)
+{
+    const uint64_t *regions = v->cpu.mmu.window[kind].regions;
+    uint64_t gva, entry;
+    if (g[REG_TRAPNO] == TRAP_PAGE_FAULT) {
+        if (!mmu_window_owns(&v->cpu.mmu, kind, (uintptr_t)info->si_addr))
+            return BT_WINDOW_NOT;
+        if (!mmu_window_guest_address(&v->cpu.mmu, kind, (uintptr_t)info->si_addr, &gva)) /* in a guard */
+            return keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_DETOUR;
+        return bt_window_fault(v, kind, gva, g[REG_ERR] & ERROR_WRITE);
+    }
+    gva = a->base + (uint64_t)a->disp - (MMU_REGION_NONE - MMU_REGION_BIAS);
+    if (!region_entry(regions, gva, &entry))
+        return mmu_canonical(a->base + (uint64_t)a->disp) ? BT_WINDOW_NOT : BT_WINDOW_DETOUR;
+    enum bt_window_action action =
+        entry == MMU_REGION_NONE ? bt_window_take_region(v, kind, gva) : BT_WINDOW_RETRY; /* it has one since */
+    if (action == BT_WINDOW_RETRY && region_entry(regions, gva, &entry))
+        g[context_index[a->operand.base]] += (greg_t)(entry - MMU_REGION_NONE);
+    return action;
 }
 
 /* *a is set with all but BT_WINDOW_NOT and DETOUR. */
@@ -193,8 +211,10 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
     uintptr_t met = (uintptr_t)info->si_addr;
     if (page_fault && mmu_regions_hold(w->regions, met))
         return BT_WINDOW_DETOUR; /* the address is not canonical */
-    if (!decode_access(&v->cpu.mmu, kind, g, a))
+    if (!decode_access(g, a))
         return BT_WINDOW_NOT;
+    if (is_based(&a->operand))
+        return resolve_based(v, kind, info, g, a);
     uint64_t gva = a->base + (uint64_t)a->disp + MMU_REGION_BIAS;
     if (!region_entry(w->regions, a->base, &entry))
         return BT_WINDOW_DETOUR;
@@ -227,7 +247,7 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind
     if (action == BT_WINDOW_NOT)
         return action;
     if (action == BT_WINDOW_RETRY) {
-        if (region_entry(regions, a.base, &entry))
+        if (!is_based(&a.operand) && region_entry(regions, a.base, &entry))
             set_entry(g, &a, entry);
         /* r10 and r11 may be kept for accesses to come, by registers that nobody knows here */
         if (releases != v->cpu.mmu.window[kind].releases)

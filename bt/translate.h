@@ -4,6 +4,7 @@
 #define RINGFOLD_BT_TRANSLATE_H
 
 #include "bt/slow.h"
+#include "bt/value.h"
 
 struct builder;
 
@@ -60,17 +61,28 @@ struct held {
     struct held_plan plan[BT_BLOCK_MAX_INSNS];
 };
 
-/* See translate_region.c. Host registers by number. */
-struct region_entry {
-    bool known;        /* the register holds a region's entry: */
-    uint64_t constant; /* 1 + the region, when it is that of a constant; 0: a register's */
-    uint64_t near[16]; /* 1 + the most bytes that the register may be outside that region; 0: it may be anywhere */
+/* See translate_region.c. */
+enum region_kind { REGION_NOTHING, REGION_ENTRY, REGION_HOST };
+/* A number, and one that was added to it since: what has the same id and the same `at` is equal. */
+struct region_exact {
+    uint32_t id;
+    int64_t at;
+};
+/* What a scratch register is. */
+struct region_fact {
+    enum region_kind kind;
+    unsigned used;            /* when */
+    struct value of;          /* the region is that of this */
+    uint64_t constant;        /* REGION_ENTRY: 1 + the region, when it is that of a constant instead */
+    struct region_exact base; /* REGION_HOST: the host's address, and the bias, for a guest register with this */
 };
 struct region_facts {
-    struct region_entry entry[2]; /* in r11 and r12 */
-    uint8_t recent;               /* which of them was used last */
-    uint8_t based;                /* 1 + a guest register whose host address, and the bias, r10 is, or was when that */
-    int64_t based_at;             /* register was less by this; 0: r10 is something else */
+    struct region_fact in[3]; /* r10, r11, r12 */
+    unsigned uses;
+    uint32_t ids;
+    struct values values;
+    struct value value[GPR_COUNT]; /* of the guest registers now */
+    struct region_exact exact[GPR_COUNT];
 };
 
 /* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
@@ -241,21 +253,23 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
 
 /* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
 void narrow_follow(struct builder *b);
+/* The general register that an instruction writes by an operand, rAX of the short forms too; the first one. NULL: none.
+ */
+const struct insn_reg *written_register(const struct insn *in);
 
-/* translate_region.c: whose regions r11 and r12 are for, and what r10 is the host's address for. */
+/* translate_region.c: what r10-r12 have to do with regions. Before the block, and when all may have changed: */
 void region_forget(struct builder *b);
-/* The host register gets another value; or something else than a region's in r11 or r12. */
+/* The host register gets another value. */
 void region_lose(struct builder *b, unsigned host);
-/* Does the scratch register hold something that is known? */
+/* Does the scratch register hold something of that kind? */
 bool region_is(const struct builder *b, unsigned host);
-/* The register, r11 or r12, that has the entry of a region that `base` is near; it is looked up if there is none. */
-unsigned region_load(struct builder *b, unsigned base);
-/* The same for a constant, to r11. False: that does not encode. */
+/* The entry of a constant's region to r11. False: that does not encode. */
 bool region_load_constant(struct builder *b, uint64_t address);
-/* r10 becomes the host's address for a guest register, which is in `base`, and the bias. */
-void region_load_base(struct builder *b, unsigned guest, unsigned base);
-/* Is r10 that, less *at? */
-bool region_has_base(const struct builder *b, unsigned guest, int64_t *at);
+/* Operands: the address in r10, which nothing needs any more behind the access, and disp; a guest register and disp;
+ * the current instruction's, of two registers, if there is a better way than to compute the sum. */
+struct rm region_passing(struct builder *b, int32_t disp);
+struct rm region_single(struct builder *b, unsigned guest, int32_t disp);
+bool region_indexed(struct builder *b, struct rm *rm);
 /* Behind each instruction. */
 void region_follow(struct builder *b);
 

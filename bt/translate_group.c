@@ -32,14 +32,14 @@
 enum { SPAN_MAX = 512, MEMBERS_MIN = 2, ROOT_NONE = 0xffff };
 
 /* What is known of a register: it was equal to `root`, an unknown number, and has moved by `offset` since. */
-struct value {
+struct named {
     uint16_t root;
     int64_t offset;
 };
 
 struct analysis {
     struct builder *b;
-    struct value gpr[16];
+    struct named gpr[16];
     uint16_t roots;
     unsigned open; /* groups before this one take no more members */
 };
@@ -51,7 +51,7 @@ static unsigned word(const struct builder *b)
 
 static void forget(struct analysis *a, unsigned reg)
 {
-    a->gpr[reg] = (struct value){.root = a->roots++};
+    a->gpr[reg] = (struct named){.root = a->roots++};
 }
 
 static void forget_all(struct analysis *a)
@@ -96,7 +96,7 @@ static void join(struct analysis *a, unsigned n, unsigned which, const struct gr
 
 static void join_stack(struct analysis *a, unsigned n, int delta, unsigned size, bool write)
 {
-    const struct value *sp = &a->gpr[GPR_SP];
+    const struct named *sp = &a->gpr[GPR_SP];
     struct group_address at = {.base = sp->root, .index = ROOT_NONE, .scale = 1, .offset = sp->offset + delta};
     if (segment_is_flat(a->b, SEG_SS))
         join(a, n, GROUP_STACK, &at, size, write);
@@ -137,7 +137,7 @@ static bool follow(struct analysis *a, const struct insn *in)
     const struct insn_reg *to = in->rm.write ? &in->rm : in->reg.write ? &in->reg : &in->opreg;
     if (in->opsize != word(b) || !whole_register(b, to))
         return false;
-    struct value *v = &a->gpr[to->num];
+    struct named *v = &a->gpr[to->num];
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_MOV: {
         const struct insn_reg *from = to == &in->rm ? &in->reg : &in->rm;

@@ -71,13 +71,22 @@ static bool is_extended(const struct builder *b, const struct insn *in)
     }
 }
 
-static const struct insn_reg *result(const struct insn *in)
+/* add, or, adc, sbb, and, sub, xor of rAX and an immediate operand, which have no register field. */
+static bool is_accumulator_form(const struct insn *in)
 {
+    return in->encoding == ENCODING_LEGACY && in->map == MAP_PRIMARY && in->opcode < 0x38 && (in->opcode & 7) == 5;
+}
+
+const struct insn_reg *written_register(const struct insn *in)
+{
+    static const struct insn_reg accumulator[9] = {
+        [4] = {.cls = REGCLASS_GPR, .num = GPR_AX, .size = 4, .write = true},
+        [8] = {.cls = REGCLASS_GPR, .num = GPR_AX, .size = 8, .write = true}};
     const struct insn_reg *all[] = {&in->reg, &in->rm, &in->opreg};
     for (unsigned i = 0; i < 3; i++)
         if (all[i]->cls == REGCLASS_GPR && all[i]->write)
             return all[i];
-    return NULL;
+    return is_accumulator_form(in) && in->opsize >= 4 ? &accumulator[in->opsize] : NULL;
 }
 
 void narrow_follow(struct builder *b)
@@ -89,7 +98,7 @@ void narrow_follow(struct builder *b)
         b->narrow = 0; /* it may come back from a cold part, for which the verifier knows nothing */
         return;
     }
-    const struct insn_reg *r = plain && in->encoding == ENCODING_LEGACY ? result(in) : NULL;
+    const struct insn_reg *r = plain && in->encoding == ENCODING_LEGACY ? written_register(in) : NULL;
     bool cdqe = plain && in->mnemonic == ZYDIS_MNEMONIC_CDQE;
     bool narrow = r && ((r->size == 4 && writes_whole(in)) || (r->size == 8 && is_extended(b, in)));
     b->narrow &= (uint16_t)~in->gpr_write;

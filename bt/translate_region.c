@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* What a block of 64-bit window code knows about regions (translate_window.c), so that it looks up few of them:
+/* What a block of 64-bit window code knows about regions (translate_window.c), so that it looks up few of them. Each of
+ * r10, r11 and r12, while no guest register is held in it (translate_held.c), may be
  *
- *   r11 is the entry of a region, and which registers are near that region: the one that it was looked up for, copies
- * of it, and what became of them by constants and by numbers of 32 bits (translate_narrow.c). An access by any of these
- *   goes by r11 as it is. It may be outside the region by as much as is kept here, which ends in the slot's guards,
- *   where bt/fault_window.c gives r11 what the access needs.
+ *   the entry of the region of some value: an access at an address that is near that value goes by it as it is,
+ *   [rbx + r11 + d]. Near means that the difference is known (bt/value.h) and ends in the slot's guards, where
+ *   bt/fault_window.c gives r11 what the access needs;
  *
- *   r12 likewise, of another region perhaps, unless it holds a guest register (translate_held.c): for code that goes by
- *   two pointers in turn. Addresses in r10 go by r11 only, so that the fault handler can tell an entry from an index.
+ *   the host's address for a register, by the entry of a region: [r10 + rcx*8 + d] for [rbx + rcx*8 + d]. Where rcx is
+ *   known to be a number of 32 bits (translate_narrow.c) that is the region of rbx; else that of the whole sum, which
+ *   is looked up once and then serves the sums that are near it. A constant that was added to rbx since then goes to
+ *   the displacement.
  *
- *   r10 is the host's address for a register: for `[rbx + rcx*8]` with an rcx of 32 bits. A constant that was added to
- *   the register since then goes to the displacement.
+ * Of two scratch registers in an access the fault handler must tell which is which: an entry in r10 or r12 is for guest
+ * registers with a host register of their own only, and an index is never in r10 or r11.
  *
  * Nothing is known at a block's start, where control may come from anywhere. */
 #include "bt/translate.h"
@@ -20,10 +22,13 @@
 
 #include <Zydis/Zydis.h>
 
-/* Behind this an index of 32 bits, times 8, and a displacement still end in the guards. */
-static const uint64_t OUTSIDE_MAX = 20ull << 30, NARROW_SPAN = 1ull << 32;
-_Static_assert((20ull << 30) + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "a slot's guards");
-enum { BASED_MAX = 1 << 20 };
+/* How far an access may be from the value that was looked up, without and with an index of 32 bits, times 8, that is
+ * still to be added. */
+static const uint64_t REACH = 56ull << 30, REACH_BEFORE_INDEX = 20ull << 30;
+_Static_assert((56ull << 30) + (2ull << 30) < MMU_WINDOW_GUARD, "a slot's guards, and a displacement");
+_Static_assert((20ull << 30) + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "the same with an index");
+static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)}, ANY = {0};
+enum { AT_MAX = 1 << 20 };
 
 static const uint64_t *regions(const struct builder *b)
 {
@@ -31,42 +36,56 @@ static const uint64_t *regions(const struct builder *b)
     return b->v->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
 }
 
-static struct region_entry *entry_in(struct builder *b, unsigned host)
+static bool is_scratch(unsigned host)
 {
-    return host == R11 ? &b->region.entry[0] : host == R12 ? &b->region.entry[1] : NULL;
+    return host >= R10 && host <= R12;
 }
 
-static void forget_entry(struct region_entry *e)
+static struct region_fact *fact_in(struct builder *b, unsigned host)
 {
-    e->known = false;
-    e->constant = 0;
-    for (unsigned i = 0; i < 16; i++)
-        e->near[i] = 0;
+    return &b->region.in[host - R10];
+}
+
+static void used(struct builder *b, struct region_fact *f)
+{
+    f->used = ++b->region.uses;
+}
+
+/* What is equal to a number that has a name, without a span, goes by that. */
+static struct region_exact exact_of(struct builder *b, struct value x)
+{
+    return x.name && !x.span ? (struct region_exact){x.name, x.at}
+                             : (struct region_exact){.id = VALUE_NAMES + ++b->region.ids};
+}
+
+static void renew(struct builder *b, unsigned guest)
+{
+    b->region.value[guest] = value_fresh(&b->region.values);
+    b->region.exact[guest] = exact_of(b, b->region.value[guest]);
 }
 
 void region_forget(struct builder *b)
 {
-    forget_entry(&b->region.entry[0]);
-    forget_entry(&b->region.entry[1]);
-    b->region.based = 0;
+    values_begin(&b->region.values);
+    b->region.ids = 0;
+    for (unsigned h = 0; h < 3; h++)
+        b->region.in[h].kind = REGION_NOTHING;
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        renew(b, i);
 }
 
 void region_lose(struct builder *b, unsigned host)
 {
-    struct region_facts *f = &b->region;
-    struct region_entry *e = entry_in(b, host);
-    f->entry[0].near[host] = f->entry[1].near[host] = 0;
-    if (e)
-        forget_entry(e);
-    if (host == R10)
-        f->based = 0;
+    if (is_scratch(host))
+        fact_in(b, host)->kind = REGION_NOTHING;
 }
 
 bool region_is(const struct builder *b, unsigned host)
 {
-    const struct region_facts *f = &b->region;
-    return host == R10 ? f->based != 0 : host == R11 ? f->entry[0].known : host == R12 && f->entry[1].known;
+    return b->region.in[host - R10].kind != REGION_NOTHING;
 }
+
+/* ---- scratch registers ---- */
 
 static bool in_memory(const struct builder *b, uint8_t guest)
 {
@@ -84,73 +103,267 @@ static bool names_away(const struct builder *b)
 }
 
 /* May the current instruction's access go by r12? */
-static bool may_take_r12(const struct builder *b, unsigned base)
+static bool may_take_r12(const struct builder *b)
 {
-    return base != R10 && b->way[b->cur] == WAY_PLAIN && (b->held.on || !names_away(b));
+    return b->way[b->cur] == WAY_PLAIN && (b->held.on || !names_away(b));
 }
 
-/* Which of the two is to hold another entry. */
-static unsigned choose(const struct builder *b, unsigned base)
+enum { ANY_SCRATCH = 1 << R10 | 1 << R11 | 1 << R12 };
+
+/* One of the allowed scratch registers for another fact: a free one, else the one that was not used for longest. */
+static unsigned choose(const struct builder *b, unsigned allowed)
 {
-    const struct region_facts *f = &b->region;
-    if (!may_take_r12(b, base) || held_is(b, R12))
-        return R11;
-    if (!f->entry[0].known || !f->entry[1].known)
-        return f->entry[0].known ? R12 : R11;
-    return f->recent ? R11 : R12;
+    static const uint8_t order[3] = {R11, R12, R10};
+    unsigned oldest = NO_REG, held = NO_REG;
+    if (!may_take_r12(b) || held_is(b, R12))
+        allowed &= ~(1u << R12);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned h = order[i];
+        if (!(allowed >> h & 1))
+            continue;
+        if (held_is(b, h))
+            held = held == NO_REG ? h : held;
+        else if (!region_is(b, h))
+            return h;
+        else if (oldest == NO_REG || b->region.in[h - R10].used < b->region.in[oldest - R10].used)
+            oldest = h;
+    }
+    return oldest == NO_REG ? held : oldest;
 }
 
-unsigned region_load(struct builder *b, unsigned base)
+static struct region_fact *set_fact(struct builder *b, unsigned host, enum region_kind kind, struct value of)
 {
-    struct region_facts *f = &b->region;
-    for (unsigned i = 0; i < 2; i++)
-        if (f->entry[i].known && f->entry[i].near[base] && (i == 0 || may_take_r12(b, base))) {
-            f->recent = (uint8_t)i;
-            return i ? R12 : R11;
-        }
-    unsigned to = choose(b, base);
-    struct region_entry *e = entry_in(b, to);
+    struct region_fact *f = fact_in(b, host);
+    *f = (struct region_fact){.kind = of.name ? kind : REGION_NOTHING, .of = of};
+    used(b, f);
+    return f;
+}
+
+/* ---- entries ---- */
+
+/* The scratch register with an entry for the value. */
+static unsigned find_entry(struct builder *b, struct value x, uint64_t reach, unsigned allowed)
+{
+    for (unsigned h = R10; h <= R12; h++) {
+        struct region_fact *f = fact_in(b, h);
+        if (f->kind != REGION_ENTRY || f->constant || !(allowed >> h & 1) || (h == R12 && !may_take_r12(b)) ||
+            !value_near(&b->region.values, x, f->of, reach))
+            continue;
+        used(b, f);
+        return h;
+    }
+    return NO_REG;
+}
+
+/* Looks up the region of what the host register holds, x. */
+static unsigned load_entry(struct builder *b, unsigned base, struct value x, unsigned allowed)
+{
+    unsigned to = choose(b, allowed);
     held_lose(b, to);
     bt_emit_region(&b->a, regions(b), to, base);
-    forget_entry(e);
-    e->known = true;
-    e->near[base] = 1;
-    f->recent = to == R12;
+    set_fact(b, to, REGION_ENTRY, x);
     return to;
+}
+
+static unsigned entry_for(struct builder *b, unsigned base, struct value x, uint64_t reach, unsigned allowed)
+{
+    unsigned e = find_entry(b, x, reach, allowed);
+    return e == NO_REG ? load_entry(b, base, x, allowed) : e;
 }
 
 bool region_load_constant(struct builder *b, uint64_t address)
 {
-    struct region_entry *e = &b->region.entry[0];
+    struct region_fact *f = fact_in(b, R11);
     uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
     if (address >> 47) /* the table's end is not within a displacement */
         return false;
-    if (e->known && e->constant == 1 + (address >> MMU_REGION_SHIFT))
+    if (f->kind == REGION_ENTRY && f->constant == 1 + (address >> MMU_REGION_SHIFT))
         return true;
     held_lose(b, R11);
     asm_op(&b->a, OP_MOV | OP_W, R11, rm_sib(NO_REG, NO_REG, 1, (int32_t)entry), 0);
     if (b->in->mem.base == GPR_IP)
         builder_constant(b, BT_CONSTANT_S32, BT_REGION_ENTRY);
-    forget_entry(e);
-    e->known = true;
-    e->constant = 1 + (address >> MMU_REGION_SHIFT);
-    b->region.recent = 0;
+    *f = (struct region_fact){.kind = REGION_ENTRY, .constant = 1 + (address >> MMU_REGION_SHIFT)};
+    used(b, f);
     return true;
 }
 
-bool region_has_base(const struct builder *b, unsigned guest, int64_t *at)
+struct rm region_passing(struct builder *b, int32_t disp)
 {
-    *at = b->region.based_at;
-    return b->region.based == guest + 1;
+    region_lose(b, R10);
+    held_lose(b, R11);
+    bt_emit_region(&b->a, regions(b), R11, R10);
+    return rm_region(R10, R11, disp - MMU_REGION_BIAS);
 }
 
-void region_load_base(struct builder *b, unsigned guest, unsigned base)
+/* ---- operands ---- */
+
+static bool is_narrow(const struct builder *b, unsigned guest)
 {
-    unsigned entry = region_load(b, base);
-    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)base, (uint8_t)entry, 1, 0), 0);
-    held_lose(b, R10);
-    b->region.based = (uint8_t)(guest + 1);
-    b->region.based_at = 0;
+    return guest < GPR_COUNT && (b->narrow >> guest & 1);
+}
+
+/* The value of base + index * scale + disp; index GPR_NONE: of one register. Neither is RSP. */
+static struct value operand_value(struct builder *b, unsigned base, unsigned index, int scale, int64_t disp)
+{
+    struct region_facts *r = &b->region;
+    if (index == GPR_NONE)
+        return value_plus(r->value[base], disp);
+    struct value_range of_base = is_narrow(b, base) ? NARROW : ANY, of_index = is_narrow(b, index) ? NARROW : ANY;
+    return value_plus(value_sum(&r->values, r->value[base], of_base, r->value[index], of_index, scale), disp);
+}
+
+/* The scratch register that is the host's address for the guest register less *at, by the region of x. */
+static unsigned find_host(struct builder *b, unsigned guest, struct value x, uint64_t reach, int64_t *at)
+{
+    const struct region_exact *now = &b->region.exact[guest];
+    for (unsigned h = R10; h <= R12; h++) {
+        struct region_fact *f = fact_in(b, h);
+        if (f->kind != REGION_HOST || f->base.id != now->id || (h == R12 && !may_take_r12(b)) ||
+            !value_near(&b->region.values, x, f->of, reach))
+            continue;
+        *at = now->at - f->base.at;
+        if (*at < -AT_MAX || *at > AT_MAX)
+            continue;
+        used(b, f);
+        return h;
+    }
+    return NO_REG;
+}
+
+/* Makes a scratch register that: what the guest register holds is in `base`, the entry for x in `entry`. */
+static unsigned make_host(struct builder *b, unsigned guest, unsigned base, unsigned entry, struct value x)
+{
+    unsigned to = choose(b, base == R10 ? 1u << R10 : ANY_SCRATCH & ~(1u << entry));
+    asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)entry, 1, 0), 0);
+    held_lose(b, to);
+    if (to != entry)
+        fact_in(b, entry)->used = 0; /* the next one that is needed may go there: this one serves the same */
+    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
+    f->base = b->region.exact[guest];
+    return to;
+}
+
+/* A guest register of an address, in one of the allowed scratch registers if it has none. */
+static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
+{
+    unsigned host = host_gpr(b, guest);
+    return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
+}
+
+/* [guest + disp] */
+struct rm region_single(struct builder *b, unsigned guest, int32_t disp)
+{
+    struct value x = b->region.value[guest];
+    int64_t at;
+    unsigned host = find_host(b, guest, x, REACH, &at);
+    if (host != NO_REG)
+        return rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
+    unsigned base = address_gpr(b, guest, HELD_BASE);
+    if (base == NO_REG) {
+        gpr_load(b, R10, guest);
+        return region_passing(b, disp);
+    }
+    unsigned entry = entry_for(b, base, x, REACH, is_scratch(base) ? 1u << R11 : ANY_SCRATCH & ~(1u << R10));
+    return rm_region((uint8_t)base, (uint8_t)entry, disp - MMU_REGION_BIAS);
+}
+
+/* Does an operand of the same registers come again in the block? */
+static bool comes_again(const struct builder *b)
+{
+    const struct insn_mem *m = &b->in->mem;
+    for (unsigned i = b->cur + 1; i < b->count; i++) {
+        const struct insn_mem *n = &b->insns[i].mem;
+        if (n->present && n->base == m->base && n->index == m->index && n->scale == m->scale)
+            return true;
+        if (b->way[i] != WAY_PLAIN && !branch_goes_on(b, &b->insns[i]))
+            return false;
+    }
+    return false;
+}
+
+/* An index that is in no register, or could be taken for an entry. */
+static unsigned index_gpr(struct builder *b, unsigned guest)
+{
+    return address_gpr(b, guest, 1 << R12);
+}
+
+/* By the region of base, since the index is narrow. */
+static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    struct value x = b->region.value[base];
+    int64_t at = 0;
+    unsigned by = index_gpr(b, index), host = find_host(b, base, x, REACH_BEFORE_INDEX, &at);
+    if (by == NO_REG)
+        return false;
+    if (host == NO_REG) {
+        unsigned from = address_gpr(b, base, HELD_BASE);
+        if (from == NO_REG)
+            return false;
+        host = make_host(b, base, from, entry_for(b, from, x, REACH_BEFORE_INDEX, ANY_SCRATCH & ~(1u << R10)), x);
+    }
+    *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
+    return true;
+}
+
+/* By the region of the sum. */
+static bool by_sum(struct builder *b, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    struct value x = operand_value(b, m->base, m->index, m->scale, m->disp);
+    unsigned base = m->base, index = m->index;
+    int64_t at = 0;
+    unsigned host = find_host(b, base, x, REACH, &at);
+    if (host == NO_REG && m->scale == 1) {
+        host = find_host(b, index, x, REACH, &at);
+        if (host != NO_REG) {
+            base = m->index;
+            index = m->base;
+        }
+    }
+    if (!x.name || (host == NO_REG && !comes_again(b)))
+        return false;
+    unsigned by = index_gpr(b, index), from = NO_REG;
+    if (by == NO_REG)
+        return false;
+    if (host == NO_REG || !region_is(b, host)) { /* that may have gone for the index */
+        from = address_gpr(b, base, HELD_BASE);
+        if (from == NO_REG || is_scratch(from) || is_scratch(by))
+            return false;
+        unsigned entry = find_entry(b, x, REACH, ANY_SCRATCH & ~(1u << R10));
+        if (entry == NO_REG) {
+            held_lose(b, R10);
+            asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
+            entry = load_entry(b, R10, x, 1u << R11);
+        }
+        host = make_host(b, base, from, entry, x);
+        at = 0;
+    }
+    *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
+    return true;
+}
+
+bool region_indexed(struct builder *b, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    bool narrow_index = is_narrow(b, m->index), narrow_base = m->scale == 1 && is_narrow(b, m->base);
+    bool stack = m->base == GPR_SP || m->index == GPR_SP;
+    if (m->base == GPR_IP || m->index == GPR_NONE)
+        return false;
+    if (m->base == GPR_NONE) { /* that of the lowest region, the host's address for 0; not within reach of others */
+        unsigned by = narrow_index && m->disp >= 0 ? index_gpr(b, m->index) : NO_REG;
+        if (by == NO_REG)
+            return false;
+        region_load_constant(b, 0);
+        *rm = rm_based(R11, (uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
+        return true;
+    }
+    if (stack)
+        return false;
+    if (narrow_index)
+        return by_base(b, m->base, m->index, rm);
+    return narrow_base ? by_base(b, m->index, m->base, rm) : by_sum(b, rm);
 }
 
 /* ---- behind each instruction ---- */
@@ -181,111 +394,73 @@ static bool keeps_others(const struct builder *b)
     return !names_away(b) && !(in->mnemonic == ZYDIS_MNEMONIC_LEA && in->opsize == 2);
 }
 
-static uint64_t farther(uint64_t near, uint64_t bytes)
+/* The sum or difference of two registers, to one of them. */
+static struct value of_two(struct builder *b, const struct insn_reg *to, const struct insn_reg *from, int scale)
 {
-    return near && bytes <= OUTSIDE_MAX && near + bytes <= OUTSIDE_MAX ? near + bytes : 0;
+    struct region_facts *r = &b->region;
+    struct value_range of_to = is_narrow(b, to->num) ? NARROW : ANY, of_from = is_narrow(b, from->num) ? NARROW : ANY;
+    return value_sum(&r->values, r->value[to->num], of_to, r->value[from->num], of_from, scale);
 }
 
-static uint64_t magnitude(int64_t n)
+/* What LEA makes; name 0: nothing that is known. */
+static struct value of_lea(struct builder *b)
 {
-    return n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+    const struct insn_mem *m = &b->in->mem;
+    bool plain = b->in->addrsize == 8 && m->base < GPR_COUNT && m->base != GPR_SP && m->index != GPR_SP;
+    return plain ? operand_value(b, m->base, m->index, m->scale, m->disp) : (struct value){0};
 }
 
-static uint64_t near_of(const struct builder *b, unsigned e, unsigned guest)
-{
-    unsigned host = guest < GPR_COUNT ? held_host(b, guest) : NO_REG;
-    return host == NO_REG ? 0 : b->region.entry[e].near[host];
-}
-
-static bool is_narrow(const struct builder *b, unsigned guest)
-{
-    return guest < GPR_COUNT && (b->narrow >> guest & 1);
-}
-
-/* The sum of two registers, one of them times scale. */
-static uint64_t near_sum(const struct builder *b, unsigned e, unsigned base, unsigned index, unsigned scale)
-{
-    if (index == GPR_NONE)
-        return near_of(b, e, base);
-    if (base == GPR_NONE)
-        return 0;
-    if (is_narrow(b, index))
-        return farther(near_of(b, e, base), NARROW_SPAN * scale);
-    return scale == 1 && is_narrow(b, base) ? farther(near_of(b, e, index), NARROW_SPAN) : 0;
-}
-
-/* How near the entry's region the result of the current instruction is, a 64-bit register: from the operands that it
- * had. */
-static uint64_t result_near(const struct builder *b, unsigned e)
+/* What the current instruction makes of the 64-bit register that it writes, from the values before; name 0: unknown.
+ * *from: the register that it is exactly *n more than, or GPR_NONE. */
+static struct value result(struct builder *b, unsigned *from, int64_t *n)
 {
     const struct insn *in = b->in;
-    const struct insn_mem *m = &in->mem;
+    const struct insn_reg *to = written_register(in), *other = in->rm.write ? &in->reg : &in->rm;
+    const struct value unknown = {0};
+    *from = GPR_NONE;
+    *n = 0;
     if (b->way[b->cur] != WAY_PLAIN || in->encoding != ENCODING_LEGACY || in->opsize != 8)
-        return 0;
-    if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
-        return in->addrsize == 8 && m->base != GPR_IP && m->base != GPR_SP
-                   ? farther(near_sum(b, e, m->base, m->index, m->scale), magnitude(m->disp))
-                   : 0;
-    if (m->present || in->rm.cls != REGCLASS_GPR)
-        return 0;
-    const struct insn_reg *to = in->rm.write ? &in->rm : &in->reg, *from = in->rm.write ? &in->reg : &in->rm;
-    bool two = in->reg.cls == REGCLASS_GPR;
+        return unknown;
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA) {
+        *from = in->addrsize == 8 && in->mem.index == GPR_NONE ? in->mem.base : GPR_NONE;
+        *n = in->mem.disp;
+        return of_lea(b);
+    }
+    if (in->mem.present || !to || to->num == GPR_SP)
+        return unknown;
+    bool two = in->reg.cls == REGCLASS_GPR && in->rm.cls == REGCLASS_GPR && other->num != GPR_SP,
+         less = in->mnemonic == ZYDIS_MNEMONIC_SUB;
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
-        return two ? near_of(b, e, from->num) : 0;
+        *from = two ? other->num : GPR_NONE;
+        return two ? b->region.value[other->num] : unknown;
     case ZYDIS_MNEMONIC_INC:
     case ZYDIS_MNEMONIC_DEC:
-        return farther(near_of(b, e, to->num), 1);
+        *n = in->mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+        break;
     case ZYDIS_MNEMONIC_AND:
-        return in->imm_len && (int64_t)in->imm < 0 ? farther(near_of(b, e, to->num), magnitude((int64_t)in->imm)) : 0;
+        return in->imm_len && (int64_t)in->imm < 0
+                   ? value_spread(b->region.value[to->num], (int64_t)in->imm, -(uint64_t)in->imm)
+                   : unknown;
     case ZYDIS_MNEMONIC_ADD:
-        return in->imm_len ? farther(near_of(b, e, to->num), magnitude((int64_t)in->imm))
-               : two       ? near_sum(b, e, to->num, from->num, 1)
-                           : 0;
     case ZYDIS_MNEMONIC_SUB:
-        if (in->imm_len)
-            return farther(near_of(b, e, to->num), magnitude((int64_t)in->imm));
-        return two && is_narrow(b, from->num) ? farther(near_of(b, e, to->num), NARROW_SPAN) : 0;
+        if (!in->imm_len)
+            return two ? of_two(b, to, other, less ? -1 : 1) : unknown;
+        *n = less ? -(int64_t)in->imm : (int64_t)in->imm;
+        break;
     default:
-        return 0;
+        return unknown;
     }
-}
-
-/* Does the current instruction add a small constant to the register? */
-static bool adds_constant(const struct builder *b, unsigned guest, int64_t *n)
-{
-    const struct insn *in = b->in;
-    if (b->way[b->cur] != WAY_PLAIN || in->encoding != ENCODING_LEGACY || in->opsize != 8)
-        return false;
-    if (in->mnemonic == ZYDIS_MNEMONIC_LEA) {
-        *n = in->mem.disp;
-        return in->addrsize == 8 && in->mem.base == guest && in->mem.index == GPR_NONE;
-    }
-    if (in->mem.present || in->rm.cls != REGCLASS_GPR || in->rm.num != guest)
-        return false;
-    *n = in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC ? 1 : (int64_t)in->imm;
-    if (in->mnemonic == ZYDIS_MNEMONIC_SUB || in->mnemonic == ZYDIS_MNEMONIC_DEC)
-        *n = -*n;
-    return in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC ||
-           (in->imm_len && (in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB));
-}
-
-static void follow_base(struct builder *b, unsigned guest)
-{
-    struct region_facts *f = &b->region;
-    int64_t n;
-    if (f->based != guest + 1)
-        return;
-    if (adds_constant(b, guest, &n) && magnitude(n) < BASED_MAX && magnitude(f->based_at + n) < BASED_MAX)
-        f->based_at += n;
-    else
-        f->based = 0;
+    *from = to->num;
+    return value_plus(b->region.value[to->num], *n);
 }
 
 void region_follow(struct builder *b)
 {
-    struct region_facts *f = &b->region;
+    struct region_facts *r = &b->region;
     uint16_t written = b->in->gpr_write;
+    unsigned from;
+    int64_t n;
     if (!b->held.on && !keeps_r11(b)) {
         region_forget(b);
         return;
@@ -294,18 +469,17 @@ void region_follow(struct builder *b)
         region_lose(b, R10);
         region_lose(b, R12);
     }
-    uint64_t near[2] = {0, 0};
-    for (unsigned e = 0; e < 2; e++)
-        if (f->entry[e].known && __builtin_popcount(written) == 1)
-            near[e] = result_near(b, e);
+    struct value made = result(b, &from, &n);
+    struct region_exact exact = exact_of(b, made);
+    if (made.span && from < GPR_COUNT)
+        exact = (struct region_exact){r->exact[from].id, r->exact[from].at + n};
     for (unsigned i = 0; i < GPR_COUNT; i++) {
         if (!(written >> i & 1))
             continue;
-        follow_base(b, i);
-        unsigned host = held_host(b, i);
-        if (host == NO_REG)
-            continue;
-        f->entry[0].near[host] = near[0];
-        f->entry[1].near[host] = near[1];
+        renew(b, i);
+        if (__builtin_popcount(written) == 1 && made.name) {
+            r->value[i] = made;
+            r->exact[i] = exact;
+        }
     }
 }

@@ -27,8 +27,7 @@
  *
  * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
  * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
- * The next access by the same register, or by one that was made from it by small steps, finds r11 as it was
- * (translate_region.c).
+ * The next access near that one finds r11 as it was (translate_region.c).
  * An operand with an index, or a large displacement, is computed to r10 before. Where one of the two registers is known
  * to hold 32 bits (translate_narrow.c), the other one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
  *
@@ -128,15 +127,6 @@ static bool is_near(int64_t disp)
     return disp > -NEAR && disp < NEAR;
 }
 
-/* An address in r10, which nothing needs any more behind the access, and a small displacement. */
-static struct rm passing_rm(struct builder *b, int64_t disp)
-{
-    region_lose(b, R10);
-    region_lose(b, R11);
-    region_load(b, R10);
-    return rm_region(R10, R11, (int32_t)disp - MMU_REGION_BIAS);
-}
-
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
 {
     const struct insn_mem *m = &in->mem;
@@ -173,78 +163,33 @@ static struct rm constant_rm(struct builder *b)
     held_lose(b, R10);
     memory_offset(b, R10);
     if (!region_load_constant(b, address))
-        return passing_rm(b, 0);
+        return region_passing(b, 0);
     return rm_region(R10, R11, -MMU_REGION_BIAS);
 }
 
-/* A guest register of an address, in one of the allowed scratch registers if it has none. */
-static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
-{
-    unsigned host = host_gpr(b, guest);
-    return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
-}
-
-static bool is_narrow(const struct builder *b, unsigned guest)
-{
-    return guest < GPR_COUNT && (b->narrow >> guest & 1);
-}
-
-/* An operand with an index that is known to be near: by the region of the other part of the address. */
-static bool indexed_rm(struct builder *b, struct rm *rm)
+/* RSP and an index that is known to be near: in the stack's slot. */
+static bool indexed_stack_rm(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    unsigned base = m->base, index = m->index;
-    if (!is_narrow(b, index) && (m->scale != 1 || !is_narrow(b, base) || index == GPR_SP))
+    if (m->base != GPR_SP || m->index == GPR_NONE || !(b->narrow >> m->index & 1))
         return false;
-    if (!is_narrow(b, index)) {
-        index = m->base;
-        base = m->index;
-    }
-    if (base == GPR_IP || (base == GPR_NONE && m->disp < 0)) /* that entry is not within a displacement */
+    unsigned by = host_gpr(b, m->index);
+    if (by == NO_REG && b->held.on)
+        by = held_use(b, m->index, true, false, 1 << R12);
+    if (by == NO_REG)
         return false;
-    if (m->disp < INT32_MIN + FAR || m->disp > INT32_MAX - FAR)
-        return false;
-    int64_t at = 0;
-    bool based = base < GPR_COUNT && base != GPR_SP && region_has_base(b, base, &at);
-    unsigned by = address_gpr(b, index, 1 << R12), from = NO_REG;
-    if (based && !region_has_base(b, base, &at))
-        based = false;
-    if (!based && base < GPR_COUNT && base != GPR_SP)
-        from = address_gpr(b, base, HELD_BASE);
-    if (by == NO_REG || (!based && from == NO_REG && base < GPR_COUNT && base != GPR_SP))
-        return false;
-    if (base == GPR_SP) {
-        *rm = rm_stack((int32_t)m->disp);
-        rm->index = (uint8_t)by;
-        rm->scale = m->scale;
-        return true;
-    }
-    if (base == GPR_NONE) {
-        region_load_constant(b, 0);
-        *rm = rm_based(R11, (uint8_t)by, m->scale, (int32_t)m->disp - MMU_REGION_BIAS);
-        return true;
-    }
-    if (!based) {
-        region_load_base(b, base, from);
-        at = 0;
-    }
-    *rm = rm_based(R10, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
+    *rm = rm_stack((int32_t)m->disp);
+    rm->index = (uint8_t)by;
+    rm->scale = m->scale;
     return true;
 }
 
-/* A register and a small displacement. */
-static struct rm near_rm(struct builder *b, unsigned guest, int64_t disp)
+static bool indexed_rm(struct builder *b, struct rm *rm)
 {
-    int64_t at;
-    if (region_has_base(b, guest, &at))
-        return rm_based(R10, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
-    unsigned base = address_gpr(b, guest, HELD_BASE);
-    if (base == NO_REG) {
-        gpr_load(b, R10, guest);
-        return passing_rm(b, disp);
-    }
-    unsigned entry = region_load(b, base);
-    return rm_region((uint8_t)base, (uint8_t)entry, (int32_t)disp - MMU_REGION_BIAS);
+    const struct insn_mem *m = &b->in->mem;
+    if (m->disp < INT32_MIN + FAR || m->disp > INT32_MAX - FAR)
+        return false;
+    return indexed_stack_rm(b, rm) || region_indexed(b, rm);
 }
 
 static struct rm region_rm(struct builder *b)
@@ -255,13 +200,13 @@ static struct rm region_rm(struct builder *b)
     if (is_stack_operand(b, b->in))
         return stack_rm(b, (int32_t)m->disp);
     if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp))
-        return near_rm(b, m->base, m->disp);
+        return region_single(b, m->base, (int32_t)m->disp);
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
         return constant_rm(b);
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
         held_lose(b, R10);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
-        return passing_rm(b, m->disp);
+        return region_passing(b, (int32_t)m->disp);
     }
     if (flat && whole && indexed_rm(b, &indexed))
         return indexed;
@@ -272,7 +217,7 @@ static struct rm region_rm(struct builder *b)
         asm_op(&b->a, OP_MOV | OP_W, R11, rm_at(&b->v->seg[m->seg].base), 0);
         asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(R10, R11, 1, 0), 0);
     }
-    return passing_rm(b, 0);
+    return region_passing(b, 0);
 }
 
 void window_set_stack(struct builder *b, unsigned host)

@@ -57,25 +57,23 @@ void verify_window_end(struct verify_window *w)
     free(w->label);
 }
 
-static void forget_entry(struct verify_region *e)
-{
-    *e = (struct verify_region){0};
-}
-
 /* What a branch from elsewhere need not come with. */
 static void forget_facts(struct verify_window *w)
 {
-    forget_entry(&w->entry[0]);
-    forget_entry(&w->entry[1]);
+    values_begin(&w->values);
+    for (unsigned i = 0; i < 3; i++)
+        w->fact[i].kind = VERIFY_NOTHING;
     for (unsigned i = 0; i < 16; i++)
-        w->host[i] = 0;
+        w->value[i] = value_fresh(&w->values);
+    for (unsigned i = 0; i < 4; i++)
+        w->slot[i] = value_fresh(&w->values);
     w->r10_known = false;
     w->narrow = 0;
 }
 
 static void forget(struct verify_window *w)
 {
-    w->index_of = X86_REG_INVALID;
+    w->index_in = X86_REG_INVALID;
     forget_facts(w);
 }
 
@@ -94,7 +92,7 @@ bool verify_window_settled(const struct verify_window *w)
 
 static bool in_sequence(const struct verify_window *w)
 {
-    return w->index_of != X86_REG_INVALID || w->step;
+    return w->index_in != X86_REG_INVALID || w->step;
 }
 
 const char *verify_window_before(struct verify_window *w, const cs_insn *i)
@@ -218,87 +216,101 @@ static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
     return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
 }
 
-/* ---- registers near r11's region (translate_region.c) ---- */
+/* ---- what registers are worth (translate_region.c) ---- */
 
-static const uint64_t NARROW_SPAN = 1ull << 32;
+static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)}, ANY = {0};
 
-/* The entry in r11 or r12. */
-static struct verify_region *entry_in(struct verify_window *w, x86_reg r)
+/* The field of guest R12-R15 that a whole operand is, or NULL. */
+static struct value *slot_of(struct verify_window *w, const cs_x86_op *op)
 {
-    return r == X86_REG_R11 ? &w->entry[0] : r == X86_REG_R12 ? &w->entry[1] : NULL;
+    if (op->type != X86_OP_MEM || op->mem.base != X86_REG_INVALID || op->mem.segment != X86_REG_INVALID ||
+        (op->mem.index != X86_REG_INVALID && op->mem.index != X86_REG_RIZ))
+        return NULL;
+    uint64_t offset = (uint64_t)op->mem.disp - (uintptr_t)&w->vcpu->cpu.gpr[12];
+    return offset < 4 * sizeof(uint64_t) ? &w->slot[offset / sizeof(uint64_t)] : NULL;
 }
 
-static uint64_t near_of(const struct verify_region *e, x86_reg r)
+static struct value register_value(const struct verify_window *w, x86_reg r)
 {
     unsigned i = number_of(r);
-    return i < 16 ? e->near[i] : 0;
+    return i < 16 ? w->value[i] : (struct value){0};
 }
 
-static uint64_t magnitude(int64_t n)
+static struct value operand_value(struct verify_window *w, const cs_x86_op *op)
 {
-    return n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+    struct value *slot = slot_of(w, op);
+    if (op->size != 8)
+        return (struct value){0};
+    return slot ? *slot : op->type == X86_OP_REG ? register_value(w, op->reg) : (struct value){0};
 }
 
-static uint64_t farther(uint64_t near, uint64_t bytes)
+static struct value_range range_of(const struct verify_window *w, x86_reg r)
 {
-    return near && bytes < MMU_WINDOW_GUARD && near + bytes < MMU_WINDOW_GUARD ? near + bytes : 0;
+    return is_narrow(w, r) ? NARROW : ANY;
 }
 
 /* base + index * scale + disp */
-static uint64_t near_sum(const struct verify_window *w, const struct verify_region *e, x86_reg base, x86_reg index,
-                         int scale, int64_t disp)
+static struct value sum_of(struct verify_window *w, struct value base, struct value_range of_base, x86_reg index,
+                           int scale, int64_t disp)
 {
-    uint64_t near = 0;
     if (index == X86_REG_INVALID || index == X86_REG_RIZ)
-        near = near_of(e, base);
-    else if (is_narrow(w, index))
-        near = farther(near_of(e, base), NARROW_SPAN * (unsigned)scale);
-    else if (scale == 1 && is_narrow(w, base))
-        near = farther(near_of(e, index), NARROW_SPAN);
-    return farther(near, magnitude(disp));
+        return value_plus(base, disp);
+    struct value by = register_value(w, index);
+    return value_plus(value_sum(&w->values, base, of_base, by, range_of(w, index), scale), disp);
 }
 
-/* lea r10, [X + r11]: how far X may be outside its region, and 1. */
-static uint64_t host_near(struct verify_window *w, const cs_insn *i)
-{
-    const cs_x86 *x = &i->detail->x86;
-    const x86_op_mem *m = &x->operands[1].mem;
-    if (i->id != X86_INS_LEA || x->operands[0].reg != X86_REG_R10 || x->addr_size != 8 || m->scale != 1 || m->disp)
-        return 0;
-    const struct verify_region *e = entry_in(w, m->index);
-    return e && e->known ? near_of(e, m->base) : 0;
-}
-
-/* How near the region the first operand is when the instruction has written it. */
-static uint64_t result_near(const struct verify_window *w, const struct verify_region *e, const cs_insn *i)
+/* What the first operand, a whole register or field, is when the instruction has written it; name 0: unknown. */
+static struct value result(struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const cs_x86_op *to = &x->operands[0], *by = &x->operands[1];
-    if (!x->op_count || to->type != X86_OP_REG || to->size != 8 || !e->known)
-        return 0;
-    bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, reg = two && by->type == X86_OP_REG;
+    struct value was = x->op_count ? operand_value(w, to) : (struct value){0};
+    if (!x->op_count || to->size != 8)
+        return (struct value){0};
+    bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, less = i->id == X86_INS_SUB;
+    x86_reg reg = by->type == X86_OP_REG ? by->reg : X86_REG_INVALID;
     switch (i->id) {
     case X86_INS_MOV:
-        return reg ? near_of(e, by->reg) : 0;
+        return two ? operand_value(w, by) : (struct value){0};
     case X86_INS_INC:
     case X86_INS_DEC:
-        return farther(near_of(e, to->reg), 1);
+        return value_plus(was, i->id == X86_INS_INC ? 1 : -1);
     case X86_INS_AND:
-        return imm && by->imm < 0 ? farther(near_of(e, to->reg), magnitude(by->imm)) : 0;
+        return imm && by->imm < 0 ? value_spread(was, by->imm, 0 - (uint64_t)by->imm) : (struct value){0};
     case X86_INS_ADD:
     case X86_INS_SUB:
         if (imm)
-            return farther(near_of(e, to->reg), magnitude(by->imm));
-        if (reg && is_narrow(w, by->reg))
-            return farther(near_of(e, to->reg), NARROW_SPAN);
-        return reg && i->id == X86_INS_ADD && is_narrow(w, to->reg) ? farther(near_of(e, by->reg), NARROW_SPAN) : 0;
+            return value_plus(was, less ? -by->imm : by->imm);
+        return two ? value_sum(&w->values, was, to->type == X86_OP_REG ? range_of(w, to->reg) : ANY,
+                               operand_value(w, by), range_of(w, reg), less ? -1 : 1)
+                   : (struct value){0};
     case X86_INS_LEA:
-        return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID
-                   ? near_sum(w, e, by->mem.base, by->mem.index, by->mem.scale, by->mem.disp)
-                   : 0;
+        return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID && by->mem.base != X86_REG_RIP
+                   ? sum_of(w, register_value(w, by->mem.base), range_of(w, by->mem.base), by->mem.index, by->mem.scale,
+                            by->mem.disp)
+                   : (struct value){0};
     default:
-        return 0;
+        return (struct value){0};
     }
+}
+
+static struct verify_fact *fact_in(struct verify_window *w, x86_reg r)
+{
+    return r >= X86_REG_R10 && r <= X86_REG_R12 ? &w->fact[r - X86_REG_R10] : NULL;
+}
+
+/* lea r10, [X + r11] */
+static struct verify_fact host_address(struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    struct verify_fact none = {0};
+    if (i->id != X86_INS_LEA || !fact_in(w, x->operands[0].reg) || x->addr_size != 8 || m->scale != 1 || m->disp)
+        return none;
+    const struct verify_fact *e = fact_in(w, m->index);
+    if (!e || e->kind != VERIFY_ENTRY || e->constant)
+        return none;
+    return (struct verify_fact){.kind = VERIFY_HOST, .of = e->of, .base = register_value(w, m->base)};
 }
 
 static bool register_operand(const cs_x86_op *op, x86_reg reg)
@@ -335,26 +347,32 @@ static bool is_constant_entry(const struct verify_window *w, const x86_op_mem *m
     return plain && offset >= 0 && offset % 8 == 0 && offset / 8 < CONSTANT_REGIONS;
 }
 
-/* By a register that is near the region that r11 or r12 is the entry of. Not r10 by r12: bt/fault_window.c. */
-static bool is_region_operand(struct verify_window *w, const x86_op_mem *m)
+static bool reaches(struct verify_window *w, struct value x, struct value of)
 {
-    const struct verify_region *e = entry_in(w, m->index);
-    if (!e || !e->known || m->scale != 1 || (m->base == X86_REG_R10 && m->index == X86_REG_R12))
-        return false;
-    if (m->base == X86_REG_R10 && e->constant && w->r10_known && (w->r10 >> MMU_REGION_SHIFT) + 1 == e->constant)
-        return true;
-    return farther(near_of(e, m->base), magnitude(m->disp) + ACCESS_BYTES) != 0;
+    return value_near(&w->values, x, of, MMU_WINDOW_GUARD - ACCESS_BYTES - MMU_REGION_BIAS);
 }
 
-/* By r10 or r11, which is the host's address for something. */
-static bool is_host_operand(const struct verify_window *w, const x86_op_mem *m)
+/* By a register that is near the region that r11 or r12 is the entry of. */
+static bool is_region_operand(struct verify_window *w, const x86_op_mem *m)
 {
-    if (m->base != X86_REG_R10 && m->base != X86_REG_R11)
+    const struct verify_fact *e = fact_in(w, m->index);
+    bool told_apart = m->index == X86_REG_R11 || (m->index == X86_REG_R12 && !fact_in(w, m->base));
+    if (!e || e->kind != VERIFY_ENTRY || m->scale != 1 || !told_apart)
         return false;
-    uint64_t near = w->host[number_of(m->base)];
-    if (m->index != X86_REG_INVALID)
-        near = is_narrow(w, m->index) ? farther(near, NARROW_SPAN * (unsigned)m->scale) : 0;
-    return farther(near, magnitude(m->disp) + ACCESS_BYTES) != 0;
+    if (e->constant)
+        return m->base == X86_REG_R10 && w->r10_known && (w->r10 >> MMU_REGION_SHIFT) + 1 == e->constant;
+    return reaches(w, value_plus(register_value(w, m->base), m->disp), e->of);
+}
+
+/* By r10, r11 or r12, which is the host's address for something. */
+static bool is_host_operand(struct verify_window *w, const x86_op_mem *m)
+{
+    const struct verify_fact *h = fact_in(w, m->base);
+    if (!h || m->index == X86_REG_R10 || m->index == X86_REG_R11)
+        return false;
+    if (h->kind == VERIFY_ENTRY && h->constant == 1)
+        return m->index == X86_REG_INVALID || is_narrow(w, m->index);
+    return h->kind == VERIFY_HOST && reaches(w, sum_of(w, h->base, ANY, m->index, m->scale, m->disp), h->of);
 }
 
 bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
@@ -364,7 +382,7 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
         return false;
     for (x86_reg r = X86_REG_R11; r <= X86_REG_R12; r++)
         if (is_load_to(i, r) && is_entry(w, m, r))
-            return w->index_of != X86_REG_INVALID && w->index_in == r;
+            return w->index_in == r;
     if (is_load_to(i, X86_REG_R11) && is_constant_entry(w, m))
         return true;
     if (is_load_to(i, X86_REG_R15) && is_entry(w, m, X86_REG_R15))
@@ -495,7 +513,7 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
     if (i->id == X86_INS_CALL || i->id == X86_INS_JMP)
         forget(w);
     else
-        w->index_of = X86_REG_INVALID;
+        w->index_in = X86_REG_INVALID;
     return NULL;
 }
 
@@ -513,12 +531,12 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
             return "writes r15";
         if (r == X86_REG_RSP)
             w->drift = moved(w, i);
-        if (entry_in(w, r))
-            forget_entry(entry_in(w, r));
+        if (fact_in(w, r))
+            fact_in(w, r)->kind = VERIFY_NOTHING;
         unsigned n = number_of(r);
         if (n < 16) {
             w->narrow &= (uint16_t) ~(1u << n);
-            w->entry[0].near[n] = w->entry[1].near[n] = w->host[n] = 0;
+            w->value[n] = value_fresh(&w->values);
         }
         if (r == X86_REG_R10) {
             bool constant = (i->id == X86_INS_MOV || i->id == X86_INS_MOVABS) && x->operands[1].type == X86_OP_IMM;
@@ -550,8 +568,9 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     x86_reg index_in = is_index(i, X86_REG_R11, &from)   ? X86_REG_R11
                        : is_index(i, X86_REG_R12, &from) ? X86_REG_R12
                                                          : X86_REG_INVALID;
-    x86_reg entry = X86_REG_INVALID, index_of = w->index_of;
-    if (loads && index_of != X86_REG_INVALID && is_load_to(i, w->index_in) && is_entry(w, m, w->index_in))
+    x86_reg entry = X86_REG_INVALID;
+    struct value index_of = w->index_of, shifted = register_value(w, from);
+    if (loads && w->index_in != X86_REG_INVALID && is_load_to(i, w->index_in) && is_entry(w, m, w->index_in))
         entry = w->index_in;
     bool stack = step >= STEP_INDEX && step <= STEP_TURNED, stack_set = w->step == STEP_TURNED;
     if (step == STEP_INDEX)
@@ -559,35 +578,30 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     if (w->touch < w->drift)
         w->drift = w->touch;
     bool narrow = makes_narrow(w, i);
-    uint64_t host = host_near(w, i), near[2];
-    for (unsigned k = 0; k < 2; k++)
-        near[k] = result_near(w, &w->entry[k], i);
+    struct verify_fact host = host_address(w, i);
+    struct value made = result(w, i);
+    struct value *slot = x->op_count && !verify_only_compares(i->id) ? slot_of(w, &x->operands[0]) : NULL;
     unsigned to = x->op_count && x->operands[0].type == X86_OP_REG ? number_of(whole(x->operands[0].reg)) : 16;
     const char *bad = after_writes(w, h, i, stack || stack_set);
     if (narrow && to < 16)
         w->narrow |= (uint16_t)(1u << to);
     if (i->id == X86_INS_CDQE)
         w->narrow |= 1u << number_of(X86_REG_RAX);
-    if (host && to < 16)
-        w->host[to] = host;
-    for (unsigned k = 0; k < 2; k++)
-        if (near[k] && to < 16 && w->entry[k].known)
-            w->entry[k].near[to] = near[k];
+    if (slot)
+        *slot = made.name ? made : value_fresh(&w->values);
+    else if (to < 16 && made.name && x->operands[0].size == 8)
+        w->value[to] = made;
+    if (to < 16 && host.kind)
+        *fact_in(w, x->operands[0].reg) = host;
     w->step = step;
     w->called = false;
-    w->index_of = index_in != X86_REG_INVALID ? from : X86_REG_INVALID;
+    w->index_of = shifted;
     w->index_in = index_in;
-    if (entry != X86_REG_INVALID) {
-        struct verify_region *e = entry_in(w, entry);
-        e->known = true;
-        if (number_of(index_of) < 16)
-            e->near[number_of(index_of)] = 1;
-    }
+    if (entry != X86_REG_INVALID)
+        *fact_in(w, entry) = (struct verify_fact){.kind = VERIFY_ENTRY, .of = index_of};
     if (constant)
-        w->entry[0] = (struct verify_region){
-            .known = true, .constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / sizeof(uint64_t)};
-    if (w->entry[0].constant == 1)
-        w->host[number_of(X86_REG_R11)] = 1;
+        *fact_in(w, X86_REG_R11) = (struct verify_fact){
+            .kind = VERIFY_ENTRY, .constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / sizeof(uint64_t)};
     if (stack_set)
         w->drift = 0;
     return bad;

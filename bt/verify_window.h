@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of the verifier that knows 64-bit code's accesses through a window (translate_window.c). It accepts
  *
- *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other: X is near r11's region; with r12 for
- *                                                   r11, here and below, likewise
+ *   shrx r11, X, r15 ; mov r11, [regions + r11*8]   directly one behind the other: the entry of X's region
  *   mov r11, [regions + d]                          that of a constant
- *   [X + r11 + d]                                   with an X near that region (translate_region.c), or the constant in
- *                                                   r10, and no label between
- *   lea r10, [X + r11] ; [r10 + d]                  the host's address of what X points to, X and r11 being as above
- *   [r10 + Y*s + d]                                 the same, when Y was last written as 32 bits, extended
- *   [r11 + d], [r11 + Y*s + d]                      with r11 the lowest region's entry: the host's address for 0
+ *   [Y + r11 + d]                                   with a Y whose difference from X is known (bt/value.h) and ends in
+ *                                                   the slot's guards, or the constant in r10, and no label between
+ *   lea r10, [Z + r11] ; [r10 + d], [r10 + Y*s + d] the host's address of what Z points to, when Z + d, or Z + Y*s + d,
+ *                                                   is as near X, r11 being the entry for X
+ *   [r11 + d], [r11 + Y*s + d]                      with r11 the lowest region's entry, the host's address for 0, and Y
+ *                                                   a number of 32 bits
+ *   (r12 may be in r11's place, but with a Y in r10-r12; r11 and r12 in that of r10; an index is not r10 or r11)
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
@@ -25,6 +26,7 @@
 #define RINGFOLD_BT_VERIFY_WINDOW_H
 
 #include "bt/cache.h"
+#include "bt/value.h"
 #include "decoder/capstone.h"
 
 enum verify_window_step {
@@ -45,15 +47,17 @@ struct verify_window {
     uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
     bool changed;    /* a label's was not known before in this pass */
     /* at the current instruction: */
-    x86_reg index_of, index_in; /* index_in, r11 or r12, is the region's number of this register */
-    struct verify_region {
-        bool known;        /* it is a region's entry: */
-        uint64_t constant; /* 1 + the region, of a constant; 0: of a register's value */
-        uint64_t near[16]; /* by index in names[]: 1 + how far the register may be outside that region; 0: anywhere */
-    } entry[2];            /* in r11, r12 */
-    uint64_t
-        host[16]; /* the same, of r10 and r11, when they are the host's address, and 32, of something near a slot */
-    bool called;  /* the instruction before was a call */
+    x86_reg index_in; /* r11 or r12 is the number of the region of index_of, or INVALID */
+    struct value index_of;
+    struct verify_fact {
+        enum { VERIFY_NOTHING, VERIFY_ENTRY, VERIFY_HOST } kind;
+        struct value of;   /* the region is that of this */
+        uint64_t constant; /* VERIFY_ENTRY: 1 + the region, of a constant; 0: that of a value */
+        struct value base; /* VERIFY_HOST: the host's address for this */
+    } fact[3];             /* r10, r11, r12 */
+    struct values values;
+    struct value value[16], slot[4]; /* of names[], and of guest R12-R15 in cpu->gpr */
+    bool called;                     /* the instruction before was a call */
     bool r10_known;
     uint16_t narrow; /* by index in names[]: registers of 32 bits, extended */
     uint64_t r10;

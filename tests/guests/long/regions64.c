@@ -97,10 +97,31 @@ static void set_up(void)
         __asm__("mov %rsp, %rdx; lea -0x30(%rdi), %rsp; mov $4, %ecx; " body("0x10(%rsp,%rcx,8)") "mov %rdx, %rsp;"    \
                                                                                                   "ret");              \
     }                                                                                                                  \
+    static void __attribute__((naked)) name##_sum(void *a) /* two numbers of which neither is near the address */      \
+    {                                                                                                                  \
+        __asm__("mov $0x123456789a, %rcx; mov %rdi, %rbx; sub %rcx, %rbx; " body(                                      \
+            "(%rbx,%rcx)") "test %al, (%rbx,%rcx); ret");                                                              \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_sum_scaled(void *a)                                                      \
+    {                                                                                                                  \
+        __asm__("mov $0x1234567890, %rcx; lea (,%rcx,8), %rax; mov %rdi, %r14; sub %rax, %r14; "                       \
+                "test %al, -3(%r14,%rcx,8);" body("(%r14,%rcx,8)") "ret");                                             \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_sum_moved(void *a)                                                       \
+    {                                                                                                                  \
+        __asm__("mov $0x123456789a, %rcx; mov %rdi, %rbx; sub %rcx, %rbx; test %al, -3(%rbx,%rcx); mov %rcx, %rsi;"    \
+                "add $0x10, %rbx; sub $8, %rsi; mov %rsi, %rcx; " body("-8(%rbx,%rcx)") "ret");                        \
+    }                                                                                                                  \
+    static void __attribute__((naked)) name##_sum_turned(void *a)                                                      \
+    {                                                                                                                  \
+        __asm__("mov $0x123456789a, %rcx; mov %rdi, %rbx; sub %rcx, %rbx; test %al, -3(%rbx,%rcx);"                    \
+                "test %al, -4(%rbx,%rcx); add $5, %rbx; sub $5, %rcx; " body("(%rcx,%rbx)") "ret");                    \
+    }                                                                                                                  \
     static void (*const name##_forms[])(void *) = {                                                                    \
-        name##_plain,  name##_up,        name##_down,        name##_index,       name##_memory_base, name##_far,       \
-        name##_narrow, name##_narrow_up, name##_narrow_down, name##_narrow_base, name##_stack};
-enum { FORM_COUNT = 11 };
+        name##_plain, name##_up,     name##_down,       name##_index,       name##_memory_base,                        \
+        name##_far,   name##_narrow, name##_narrow_up,  name##_narrow_down, name##_narrow_base,                        \
+        name##_stack, name##_sum,    name##_sum_scaled, name##_sum_moved,   name##_sum_turned};
+enum { FORM_COUNT = 15 };
 static uint64_t value;
 #define BODY_READ8(m) "mov " m ", %rax; mov %rax, value; "
 #define BODY_WRITE8(m) "mov value, %rax; mov %rax, " m "; "
