@@ -167,12 +167,29 @@ static unsigned slot_of(const struct scan *s, const cs_insn *i, const cs_x86_op 
                                                                          : BT_GROUPS;
 }
 
+/* Bytes of a memory operand, of some of which Capstone takes more. */
+static unsigned operand_size(const cs_insn *i, const cs_x86_op *op)
+{
+    switch (i->id) {
+    case X86_INS_PUNPCKLBW:
+    case X86_INS_PUNPCKLWD:
+    case X86_INS_PUNPCKLDQ:
+        return op->size == 8 ? 4 : op->size;
+    case X86_INS_COMISS:
+    case X86_INS_VCOMISS:
+        return 4;
+    case X86_INS_COMISD:
+    case X86_INS_VCOMISD:
+        return 8;
+    default:
+        return op->size;
+    }
+}
+
 static const char *check_group_operand(struct scan *s, const cs_insn *i, const cs_x86_op *op)
 {
     bool x87 = i->detail->x86.opcode[0] >= 0xd8 && i->detail->x86.opcode[0] <= 0xdf;
-    bool mmx_low =
-        (i->id == X86_INS_PUNPCKLBW || i->id == X86_INS_PUNPCKLWD || i->id == X86_INS_PUNPCKLDQ) && op->size == 8;
-    unsigned size = x87 ? 2 : mmx_low ? 4 : op->size; /* Capstone takes FNSTSW's for four bytes, and these for eight */
+    unsigned size = x87 ? 2 : operand_size(i, op); /* FNSTSW's is four bytes for Capstone */
     if (op->mem.disp < 0 || (uint64_t)op->mem.disp + size > s->host.count)
         return "operand beyond what its group's test covers";
     if ((op->access & CS_AC_WRITE) && !s->host.writes && !verify_only_compares(i->id))

@@ -213,6 +213,13 @@ static void access_groups(void)
                     ENGINE_EXIT_HALT);
     CU_ASSERT_EQUAL(r.cpu->gpr[GPR_AX] & 0xffff, 0x4342);
     rig_close(&r);
+
+    CU_ASSERT_FATAL(rig_open(&r)); /* the group ends with what these read */
+    /* mov ebx,0x20000; mov eax,[ebx]; comisd xmm0,[ebx+8]; mov eax,[ebx+0x400]; comiss xmm0,[ebx+0x404] */
+    CU_ASSERT_EQUAL(RUN(&r, 0xbb, 0, 0, 2, 0, 0x8b, 3, 0x66, 0x0f, 0x2f, 0x43, 8, 0x8b, 0x83, 0, 4, 0, 0, 0x0f, 0x2f,
+                        0x83, 4, 4, 0, 0),
+                    ENGINE_EXIT_HALT);
+    rig_close(&r);
 }
 
 static void triple_fault(void)
