@@ -65,7 +65,8 @@ static bool fits(const struct access_group *g, const struct group_address *at, u
 {
     int64_t low = at->offset < g->low ? at->offset : g->low;
     int64_t high = at->offset + size > g->high ? at->offset + size : g->high;
-    return g->base == at->base && g->index == at->index && g->scale == at->scale && high - low <= SPAN_MAX;
+    uint64_t span = (uint64_t)high - (uint64_t)low; /* absolute addresses may be half of all apart */
+    return g->base == at->base && g->index == at->index && g->scale == at->scale && span <= SPAN_MAX;
 }
 
 /* The access joins a group, or begins one. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The translator on small hand-assembled programs: flat 32-bit protected mode without paging, ended by HLT. */
 #include "bt/vcpu.h"
+#include "tests/flat_machine.h"
 #include "tests/test.h"
 
 #include <stdlib.h>
@@ -222,6 +223,30 @@ static void access_groups(void)
     rig_close(&r);
 }
 
+/* Two absolute addresses of 64-bit code whose difference overflows are no group: mov rax, [0x20000000];
+ * mov rax, [0x8000000020000008] */
+static void access_groups_far_apart(void)
+{
+    static const uint8_t code[] = {0x48, 0xa1, 0, 0, 0, 0x20, 0, 0, 0, 0, 0x48, 0xa1, 8, 0, 0, 0x20, 0, 0, 0, 0x80};
+    const struct engine_options options = {.verify_code = true, .window = WINDOW_NEVER};
+    const struct native_state in = {.rip = NATIVE_CODE, .rflags = EFLAGS_USER};
+    uint8_t page[NATIVE_CODE_PAGES * NATIVE_PAGE] = {0};
+    struct native_result r;
+    const char *why;
+    struct flat_machine *m = flat_machine_create(64, &engine_bt, &options, &why);
+    if (!m) {
+        test_skip(why);
+        return;
+    }
+    memcpy(page, code, sizeof code);
+    flat_machine_write_code(m, page);
+    flat_machine_load(m, &in);
+    CU_ASSERT(flat_machine_run(m, &r));
+    CU_ASSERT_EQUAL(r.vector, 13);
+    CU_ASSERT_EQUAL(r.state.rip, NATIVE_CODE + 10);
+    flat_machine_destroy(m);
+}
+
 static void triple_fault(void)
 {
     struct rig r;
@@ -361,6 +386,7 @@ TEST_SUITE(bt, {"arithmetic, loads, stores, the stack", arithmetic}, {"loops, ca
            {"accesses across a page's end", page_crossing}, {"accesses to device memory", device_memory},
            {"self-modifying code in the running block", self_modifying},
            {"accesses that share a look-up, where it does not serve", access_groups},
+           {"accesses whose distance overflows", access_groups_far_apart},
            {"a fault without handlers is a triple fault", triple_fault},
            {"the board's vector registers are its own", board_and_vectors},
            {"control registers and the time stamp counter", control_and_time},
