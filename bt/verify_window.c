@@ -518,6 +518,12 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
 }
 
 /* Registers that the instruction writes. */
+/* Capstone says that these write the register that they read, too. */
+static bool only_extends_to_rdx(unsigned id)
+{
+    return id == X86_INS_CWD || id == X86_INS_CDQ || id == X86_INS_CQO;
+}
+
 static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i, bool sets_r15)
 {
     cs_regs read, written;
@@ -527,6 +533,8 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
         return "registers that are not known";
     for (int k = 0; k < nwritten && !verify_only_compares(i->id); k++) {
         x86_reg r = whole(written[k]);
+        if (r == X86_REG_RAX && only_extends_to_rdx(i->id))
+            continue;
         if (r == X86_REG_R15 && !sets_r15)
             return "writes r15";
         if (r == X86_REG_RSP)

@@ -184,6 +184,26 @@ static void faults(void)
     faults_held();
 }
 
+/* What is known of rax in one round is so in the next one: again: add ecx, [rax]; cdq; sub ebx, 1; jnz again. (For the
+ * verifier's disassembler CDQ writes eax.) */
+static void known_register(void)
+{
+    struct flat_machine *m = open_machine(64);
+    for (unsigned n = 1; m && n < ROUNDS; n++) {
+        struct native_state in = BEGIN(m, "\x03\x08\x99\x83\xeb\x01\x75\xf8");
+        in.gpr[GPR_AX] = NATIVE_DATA;
+        in.gpr[GPR_BX] = n;
+        in.gpr[GPR_DX] = 7;
+        struct native_result r = run(m, &in);
+        CU_ASSERT_EQUAL(r.vector, 3);
+        CU_ASSERT_EQUAL(r.state.gpr[GPR_AX], NATIVE_DATA);
+        CU_ASSERT_EQUAL(r.state.gpr[GPR_CX], n * VALUE);
+        CU_ASSERT_EQUAL(r.state.gpr[GPR_DX], 0);
+    }
+    if (m)
+        flat_machine_destroy(m);
+}
+
 static struct cpu *kicked;
 static void kick(int sig)
 {
@@ -261,5 +281,6 @@ static void self_modifying(void)
 
 TEST_SUITE(unroll, {"loops of one to nine rounds", counts}, {"and with the condition first", condition_first},
            {"ways out of the middle of a round", way_out}, {"a fault in each of the rounds", faults},
+           {"a register that is known from the round before", known_register},
            {"events in a loop without an end", endless}, {"single steps through a loop", single_step},
            {"a loop that changes itself", self_modifying})
