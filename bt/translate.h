@@ -253,6 +253,8 @@ unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsi
 
 /* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
 void narrow_follow(struct builder *b);
+/* Does the current instruction make the one register that it writes such a number? */
+bool narrow_is_made(const struct builder *b);
 /* The general register that an instruction writes by an operand, rAX of the short forms too; the first one. NULL: none.
  */
 const struct insn_reg *written_register(const struct insn *in);

@@ -89,6 +89,17 @@ const struct insn_reg *written_register(const struct insn *in)
     return is_accumulator_form(in) && in->opsize >= 4 ? &accumulator[in->opsize] : NULL;
 }
 
+bool narrow_is_made(const struct builder *b)
+{
+    const struct insn *in = b->in;
+    bool plain = b->way[b->cur] == WAY_PLAIN;
+    const struct insn_reg *r = plain && in->encoding == ENCODING_LEGACY ? written_register(in) : NULL;
+    if (plain && in->mnemonic == ZYDIS_MNEMONIC_CDQE)
+        return true;
+    return r && __builtin_popcount(in->gpr_write) == 1 &&
+           ((r->size == 4 && writes_whole(in)) || (r->size == 8 && is_extended(b, in)));
+}
+
 void narrow_follow(struct builder *b)
 {
     const struct insn *in = b->in;
@@ -98,13 +109,10 @@ void narrow_follow(struct builder *b)
         b->narrow = 0; /* it may come back from a cold part, for which the verifier knows nothing */
         return;
     }
-    const struct insn_reg *r = plain && in->encoding == ENCODING_LEGACY ? written_register(in) : NULL;
-    bool cdqe = plain && in->mnemonic == ZYDIS_MNEMONIC_CDQE;
-    bool narrow = r && ((r->size == 4 && writes_whole(in)) || (r->size == 8 && is_extended(b, in)));
+    bool narrow = narrow_is_made(b);
     b->narrow &= (uint16_t)~in->gpr_write;
-    /* what is not in a register now is not known to be the same when it comes back */
-    if (narrow && __builtin_popcount(in->gpr_write) == 1 && (host_gpr(b, r->num) != NO_REG || held_has(b, r->num)))
-        b->narrow |= (uint16_t)(1u << r->num);
-    if (cdqe)
-        b->narrow |= 1 << GPR_AX;
+    for (unsigned i = 0; narrow && i < GPR_COUNT; i++)
+        /* what is not in a register now is not known to be the same when it comes back */
+        if ((in->gpr_write >> i & 1) && (host_gpr(b, i) != NO_REG || held_has(b, i)))
+            b->narrow |= (uint16_t)(1u << i);
 }

@@ -7,9 +7,9 @@
  *   bt/fault_window.c gives r11 what the access needs;
  *
  *   the host's address for a register, by the entry of a region: [r10 + rcx*8 + d] for [rbx + rcx*8 + d]. Where rcx is
- *   known to be a number of 32 bits (translate_narrow.c) that is the region of rbx; else that of the whole sum, which
- *   is looked up once and then serves the sums that are near it. A constant that was added to rbx since then goes to
- *   the displacement.
+ *   known to be a number of about 32 bits (translate_narrow.c) that is the region of rbx; else that of the whole sum,
+ * which is looked up once and then serves the sums that are near it. A constant that was added to rbx since then goes
+ * to the displacement.
  *
  * Of two scratch registers in an access the fault handler must tell which is which: an entry in r10 or r12 is for guest
  * registers with a host register of their own only, and an index is never in r10 or r11.
@@ -27,7 +27,7 @@
 static const uint64_t REACH = 56ull << 30, REACH_BEFORE_INDEX = 20ull << 30;
 _Static_assert((56ull << 30) + (2ull << 30) < MMU_WINDOW_GUARD, "a slot's guards, and a displacement");
 _Static_assert((20ull << 30) + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "the same with an index");
-static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)}, ANY = {0};
+static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)};
 enum { AT_MAX = 1 << 20 };
 
 static const uint64_t *regions(const struct builder *b)
@@ -110,10 +110,11 @@ static bool may_take_r12(const struct builder *b)
 
 enum { ANY_SCRATCH = 1 << R10 | 1 << R11 | 1 << R12 };
 
-/* One of the allowed scratch registers for another fact: a free one, else the one that was not used for longest. */
+/* One of the allowed scratch registers for another fact: a free one, else the one that was not used for longest. r12 is
+ * for guest registers first, and r10, which goes with each address that is computed, holds no entry. */
 static unsigned choose(const struct builder *b, unsigned allowed)
 {
-    static const uint8_t order[3] = {R11, R12, R10};
+    static const uint8_t order[3] = {R10, R11, R12};
     unsigned oldest = NO_REG, held = NO_REG;
     if (!may_take_r12(b) || held_is(b, R12))
         allowed &= ~(1u << R12);
@@ -198,19 +199,23 @@ struct rm region_passing(struct builder *b, int32_t disp)
 
 /* ---- operands ---- */
 
-static bool is_narrow(const struct builder *b, unsigned guest)
+/* A number that, times scale, is far less than a slot's guards. */
+static bool is_short(const struct builder *b, unsigned guest, int scale)
 {
-    return guest < GPR_COUNT && (b->narrow >> guest & 1);
+    const struct value_range *n = &NARROW;
+    if (guest >= GPR_COUNT || guest == GPR_SP)
+        return false;
+    struct value_range r = value_range_of(&b->region.values, b->region.value[guest]);
+    int64_t most = (n->low + (int64_t)n->span) * 8;
+    return r.known && r.low * scale >= -most && (r.low + (int64_t)r.span) * scale <= most;
 }
 
 /* The value of base + index * scale + disp; index GPR_NONE: of one register. Neither is RSP. */
 static struct value operand_value(struct builder *b, unsigned base, unsigned index, int scale, int64_t disp)
 {
     struct region_facts *r = &b->region;
-    if (index == GPR_NONE)
-        return value_plus(r->value[base], disp);
-    struct value_range of_base = is_narrow(b, base) ? NARROW : ANY, of_index = is_narrow(b, index) ? NARROW : ANY;
-    return value_plus(value_sum(&r->values, r->value[base], of_base, r->value[index], of_index, scale), disp);
+    return value_plus(
+        index == GPR_NONE ? r->value[base] : value_sum(&r->values, r->value[base], r->value[index], scale), disp);
 }
 
 /* The scratch register that is the host's address for the guest register less *at, by the region of x. */
@@ -347,12 +352,12 @@ static bool by_sum(struct builder *b, struct rm *rm)
 bool region_indexed(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    bool narrow_index = is_narrow(b, m->index), narrow_base = m->scale == 1 && is_narrow(b, m->base);
+    bool short_index = is_short(b, m->index, m->scale), short_base = m->scale == 1 && is_short(b, m->base, 1);
     bool stack = m->base == GPR_SP || m->index == GPR_SP;
     if (m->base == GPR_IP || m->index == GPR_NONE)
         return false;
     if (m->base == GPR_NONE) { /* that of the lowest region, the host's address for 0; not within reach of others */
-        unsigned by = narrow_index && m->disp >= 0 ? index_gpr(b, m->index) : NO_REG;
+        unsigned by = short_index && m->disp >= 0 ? index_gpr(b, m->index) : NO_REG;
         if (by == NO_REG)
             return false;
         region_load_constant(b, 0);
@@ -361,9 +366,9 @@ bool region_indexed(struct builder *b, struct rm *rm)
     }
     if (stack)
         return false;
-    if (narrow_index)
+    if (short_index)
         return by_base(b, m->base, m->index, rm);
-    return narrow_base ? by_base(b, m->index, m->base, rm) : by_sum(b, rm);
+    return short_base ? by_base(b, m->index, m->base, rm) : by_sum(b, rm);
 }
 
 /* ---- behind each instruction ---- */
@@ -392,14 +397,6 @@ static bool keeps_others(const struct builder *b)
     if (b->way[b->cur] == WAY_CONTROL)
         return true;
     return !names_away(b) && !(in->mnemonic == ZYDIS_MNEMONIC_LEA && in->opsize == 2);
-}
-
-/* The sum or difference of two registers, to one of them. */
-static struct value of_two(struct builder *b, const struct insn_reg *to, const struct insn_reg *from, int scale)
-{
-    struct region_facts *r = &b->region;
-    struct value_range of_to = is_narrow(b, to->num) ? NARROW : ANY, of_from = is_narrow(b, from->num) ? NARROW : ANY;
-    return value_sum(&r->values, r->value[to->num], of_to, r->value[from->num], of_from, scale);
 }
 
 /* What LEA makes; name 0: nothing that is known. */
@@ -445,7 +442,9 @@ static struct value result(struct builder *b, unsigned *from, int64_t *n)
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
         if (!in->imm_len)
-            return two ? of_two(b, to, other, less ? -1 : 1) : unknown;
+            return two ? value_sum(&b->region.values, b->region.value[to->num], b->region.value[other->num],
+                                   less ? -1 : 1)
+                       : unknown;
         *n = less ? -(int64_t)in->imm : (int64_t)in->imm;
         break;
     default:
@@ -477,9 +476,14 @@ void region_follow(struct builder *b)
         if (!(written >> i & 1))
             continue;
         renew(b, i);
-        if (__builtin_popcount(written) == 1 && made.name) {
+        if (__builtin_popcount(written) != 1)
+            continue;
+        if (made.name) {
             r->value[i] = made;
             r->exact[i] = exact;
+        } else if (narrow_is_made(b)) {
+            r->value[i] = value_within(&r->values, NARROW);
+            r->exact[i] = exact_of(b, r->value[i]);
         }
     }
 }

@@ -11,7 +11,27 @@ struct value value_fresh(struct values *v)
     if (v->count == VALUE_NAMES)
         return NOTHING;
     v->sum[++v->count].a = 0;
+    v->sum[v->count].of_a.known = false;
     return (struct value){.name = v->count};
+}
+
+struct value value_within(struct values *v, struct value_range range)
+{
+    struct value x = value_fresh(v);
+    if (x.name)
+        v->sum[x.name].of_a = range;
+    return x;
+}
+
+struct value_range value_range_of(const struct values *v, struct value x)
+{
+    struct value_range r = {0};
+    if (!x.name || v->sum[x.name].a || !v->sum[x.name].of_a.known)
+        return r;
+    r = v->sum[x.name].of_a;
+    r.low += x.at;
+    r.span += x.span;
+    return r;
 }
 
 static struct value bounded(struct value x)
@@ -33,46 +53,25 @@ struct value value_spread(struct value x, int64_t low, uint64_t span)
     return bounded(x);
 }
 
-/* The range of what x's name stands for, from that of x. */
-static struct value_range of_name(struct value x, struct value_range of_x)
-{
-    if (!of_x.known)
-        return of_x;
-    return (struct value_range){.known = true, .low = of_x.low - x.at - (int64_t)x.span, .span = of_x.span + x.span};
-}
-
 static uint32_t sum_name(struct values *v, uint32_t a, uint32_t b, int scale)
 {
     for (uint32_t i = 1; i <= v->count; i++)
         if (v->sum[i].a == a && v->sum[i].b == b && v->sum[i].scale == scale)
             return i;
     struct value x = value_fresh(v);
+    struct value_range of_a = v->sum[a].a ? (struct value_range){0} : v->sum[a].of_a;
+    struct value_range of_b = v->sum[b].a ? (struct value_range){0} : v->sum[b].of_a;
     if (x.name)
-        v->sum[x.name] = (struct value_sum){.a = a, .b = b, .scale = scale};
+        v->sum[x.name] = (struct value_sum){a, b, scale, of_a, of_b};
     return x.name;
 }
 
-struct value value_sum(struct values *v, struct value x, struct value_range of_x, struct value y,
-                       struct value_range of_y, int scale)
+struct value value_sum(struct values *v, struct value x, struct value y, int scale)
 {
     if (!x.name || !y.name)
         return NOTHING;
-    struct value_range ra = of_name(x, of_x), rb = of_name(y, of_y);
-    uint32_t a = x.name, b = y.name;
-    if (scale == 1 && a > b) {
-        struct value_range r = ra;
-        ra = rb;
-        rb = r;
-        a = y.name;
-        b = x.name;
-    }
-    uint32_t name = sum_name(v, a, b, scale);
-    if (!name)
-        return NOTHING;
-    if (ra.known)
-        v->sum[name].of_a = ra;
-    if (rb.known)
-        v->sum[name].of_b = rb;
+    bool turn = scale == 1 && x.name > y.name;
+    uint32_t name = turn ? sum_name(v, y.name, x.name, 1) : sum_name(v, x.name, y.name, scale);
     int64_t low = scale < 0 ? -(y.at + (int64_t)y.span) : y.at * scale;
     return bounded((struct value){name, x.at + low, x.span + y.span * (uint64_t)(scale < 0 ? 1 : scale)});
 }

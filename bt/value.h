@@ -2,9 +2,10 @@
 /* Numbers that are not known but have names: what the translator and its verifier know of addresses within a block.
  *
  * A value is what its name stands for, plus a number between `at` and `at + span`, all modulo 2^64. A name stands for a
- * number that nothing is known of (a register at the block's start, what was loaded from memory), or for the sum
- * a + scale * b of two others. So `mov rcx, rax ; sub rcx, r8 ; add rax, 64 ; mov rdx, rax ; sub rdx, r8` makes an RDX
- * that is 64 more than RCX. Where one of the two is known to be small (`value_range`), the sum is near the other. */
+ * number that nothing is known of (a register at the block's start, what was loaded from memory), for one of a known
+ * range (what was written as 32 bits), or for the sum a + scale * b of two others. So `mov rcx, rax ; sub rcx, r8 ; add
+ * rax, 64 ; mov rdx, rax ; sub rdx, r8` makes an RDX that is 64 more than RCX. Where one of the two has a known range,
+ * the sum is near the other. */
 #ifndef RINGFOLD_BT_VALUE_H
 #define RINGFOLD_BT_VALUE_H
 
@@ -29,9 +30,9 @@ enum { VALUE_NAMES = 1024 };
 struct values {
     uint32_t count; /* names given, from 1 */
     struct value_sum {
-        uint32_t a, b; /* names, a <= b where scale is 1; 0: the name is no sum */
-        int32_t scale; /* 1, 2, 4, 8, -1 */
-        struct value_range of_a, of_b;
+        uint32_t a, b;                 /* names, a <= b where scale is 1; 0: the name is no sum */
+        int32_t scale;                 /* 1, 2, 4, 8, -1 */
+        struct value_range of_a, of_b; /* of_a: of the name itself where it is no sum */
     } sum[VALUE_NAMES + 1];
 };
 
@@ -40,14 +41,15 @@ static inline void values_begin(struct values *v)
     v->count = 0;
 }
 
-/* A value of its own. */
+/* A value of its own, and one that is known to be in the range. */
 struct value value_fresh(struct values *v);
+struct value value_within(struct values *v, struct value_range range);
+struct value_range value_range_of(const struct values *v, struct value x);
 /* x + n, and x plus a number from low to low + span. */
 struct value value_plus(struct value x, int64_t n);
 struct value value_spread(struct value x, int64_t low, uint64_t span);
-/* x + scale * y. The ranges say what is known of the operands themselves now, beside their names. */
-struct value value_sum(struct values *v, struct value x, struct value_range of_x, struct value y,
-                       struct value_range of_y, int scale);
+/* x + scale * y. */
+struct value value_sum(struct values *v, struct value x, struct value y, int scale);
 /* Are x and y surely less than limit bytes (below 2^62) from each other? */
 bool value_near(const struct values *v, struct value x, struct value y, uint64_t limit);
 

@@ -211,14 +211,16 @@ static bool extends(const struct verify_window *w, const cs_insn *i)
 static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
-    if (!x->op_count || x->operands[0].type != X86_OP_REG || i->id == X86_INS_CMP || i->id == X86_INS_TEST)
+    if (!x->op_count || i->id == X86_INS_CMP || i->id == X86_INS_TEST)
         return false;
+    if (x->operands[0].type != X86_OP_REG)
+        return x->operands[0].type == X86_OP_MEM && x->operands[0].size == 8 && extends(w, i);
     return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
 }
 
 /* ---- what registers are worth (translate_region.c) ---- */
 
-static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)}, ANY = {0};
+static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)};
 
 /* The field of guest R12-R15 that a whole operand is, or NULL. */
 static struct value *slot_of(struct verify_window *w, const cs_x86_op *op)
@@ -244,19 +246,12 @@ static struct value operand_value(struct verify_window *w, const cs_x86_op *op)
     return slot ? *slot : op->type == X86_OP_REG ? register_value(w, op->reg) : (struct value){0};
 }
 
-static struct value_range range_of(const struct verify_window *w, x86_reg r)
-{
-    return is_narrow(w, r) ? NARROW : ANY;
-}
-
 /* base + index * scale + disp */
-static struct value sum_of(struct verify_window *w, struct value base, struct value_range of_base, x86_reg index,
-                           int scale, int64_t disp)
+static struct value sum_of(struct verify_window *w, struct value base, x86_reg index, int scale, int64_t disp)
 {
     if (index == X86_REG_INVALID || index == X86_REG_RIZ)
         return value_plus(base, disp);
-    struct value by = register_value(w, index);
-    return value_plus(value_sum(&w->values, base, of_base, by, range_of(w, index), scale), disp);
+    return value_plus(value_sum(&w->values, base, register_value(w, index), scale), disp);
 }
 
 /* What the first operand, a whole register or field, is when the instruction has written it; name 0: unknown. */
@@ -268,7 +263,6 @@ static struct value result(struct verify_window *w, const cs_insn *i)
     if (!x->op_count || to->size != 8)
         return (struct value){0};
     bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, less = i->id == X86_INS_SUB;
-    x86_reg reg = by->type == X86_OP_REG ? by->reg : X86_REG_INVALID;
     switch (i->id) {
     case X86_INS_MOV:
         return two ? operand_value(w, by) : (struct value){0};
@@ -281,13 +275,10 @@ static struct value result(struct verify_window *w, const cs_insn *i)
     case X86_INS_SUB:
         if (imm)
             return value_plus(was, less ? -by->imm : by->imm);
-        return two ? value_sum(&w->values, was, to->type == X86_OP_REG ? range_of(w, to->reg) : ANY,
-                               operand_value(w, by), range_of(w, reg), less ? -1 : 1)
-                   : (struct value){0};
+        return two ? value_sum(&w->values, was, operand_value(w, by), less ? -1 : 1) : (struct value){0};
     case X86_INS_LEA:
         return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID && by->mem.base != X86_REG_RIP
-                   ? sum_of(w, register_value(w, by->mem.base), range_of(w, by->mem.base), by->mem.index, by->mem.scale,
-                            by->mem.disp)
+                   ? sum_of(w, register_value(w, by->mem.base), by->mem.index, by->mem.scale, by->mem.disp)
                    : (struct value){0};
     default:
         return (struct value){0};
@@ -347,6 +338,14 @@ static bool is_constant_entry(const struct verify_window *w, const x86_op_mem *m
     return plain && offset >= 0 && offset % 8 == 0 && offset / 8 < CONSTANT_REGIONS;
 }
 
+/* A number that, times scale, is far less than a slot's guards. */
+static bool is_short(const struct verify_window *w, x86_reg r, int scale)
+{
+    struct value_range range = value_range_of(&w->values, register_value(w, r));
+    int64_t most = (int64_t)(MMU_WINDOW_GUARD - (4ull << 30));
+    return range.known && range.low * scale > -most && (range.low + (int64_t)range.span) * scale < most;
+}
+
 static bool reaches(struct verify_window *w, struct value x, struct value of)
 {
     return value_near(&w->values, x, of, MMU_WINDOW_GUARD - ACCESS_BYTES - MMU_REGION_BIAS);
@@ -371,8 +370,8 @@ static bool is_host_operand(struct verify_window *w, const x86_op_mem *m)
     if (!h || m->index == X86_REG_R10 || m->index == X86_REG_R11)
         return false;
     if (h->kind == VERIFY_ENTRY && h->constant == 1)
-        return m->index == X86_REG_INVALID || is_narrow(w, m->index);
-    return h->kind == VERIFY_HOST && reaches(w, sum_of(w, h->base, ANY, m->index, m->scale, m->disp), h->of);
+        return m->index == X86_REG_INVALID || is_short(w, m->index, m->scale);
+    return h->kind == VERIFY_HOST && reaches(w, sum_of(w, h->base, m->index, m->scale, m->disp), h->of);
 }
 
 bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
@@ -593,11 +592,15 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     const char *bad = after_writes(w, h, i, stack || stack_set);
     if (narrow && to < 16)
         w->narrow |= (uint16_t)(1u << to);
-    if (i->id == X86_INS_CDQE)
+    if (i->id == X86_INS_CDQE) {
         w->narrow |= 1u << number_of(X86_REG_RAX);
+        w->value[number_of(X86_REG_RAX)] = value_within(&w->values, NARROW);
+    }
+    if (!made.name && narrow)
+        made = value_within(&w->values, NARROW);
     if (slot)
         *slot = made.name ? made : value_fresh(&w->values);
-    else if (to < 16 && made.name && x->operands[0].size == 8)
+    else if (to < 16 && made.name)
         w->value[to] = made;
     if (to < 16 && host.kind)
         *fact_in(w, x->operands[0].reg) = host;

@@ -407,7 +407,7 @@ static void index_widened(struct bench *b)
 {
     extend(b, RDX);
     region(b, RBX);
-    add_imm(b, RDX, 8);
+    add_unknown(b, RDX);
     indexed(b, RBX, RDX, 1);
 }
 static void index_by_cl(struct bench *b)
