@@ -76,6 +76,13 @@ static void record_free(struct mmu *mmu, uint32_t n)
     mmu->fill_free = n;
 }
 
+/* Without a write where nothing is: most of a table has no memory. */
+static void clear(uint64_t *entry)
+{
+    if (*entry)
+        *entry = 0;
+}
+
 /* Frees a list, with the table entries of the records that are not parked. */
 static void list_drop(struct mmu *mmu, uint32_t *list)
 {
@@ -83,8 +90,8 @@ static void list_drop(struct mmu *mmu, uint32_t *list)
         struct mmu_fill *f = &mmu->fills[i];
         next = f->next;
         if (!f->parked) {
-            mmu->view[f->view].read[f->page] = 0;
-            mmu->view[f->view].write[f->page] = 0;
+            clear(&mmu->view[f->view].read[f->page]);
+            clear(&mmu->view[f->view].write[f->page]);
         }
         record_free(mmu, i);
     }
@@ -182,7 +189,7 @@ void mmu_space_enter(struct mmu *mmu, enum mmu_view view, uint64_t page, uint64_
     if (global)
         forget_local(mmu, *gfn_head(mmu, gfn), &fields);
     mmu->view[view].read[page] = delta;
-    mmu->view[view].write[page] = 0;
+    clear(&mmu->view[view].write[page]);
 }
 
 /* ---- spaces ---- */
@@ -231,7 +238,8 @@ static void space_park(struct mmu *mmu, struct mmu_space *s)
         }
         f->parked = f->read = true;
         f->write = *write == f->delta;
-        *read = *write = 0;
+        *read = 0;
+        clear(write);
         link = &f->next;
     }
 }
@@ -320,9 +328,9 @@ void mmu_space_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
             f->read = f->read && writes_only;
             continue;
         }
-        mmu->view[f->view].write[f->page] = 0;
+        clear(&mmu->view[f->view].write[f->page]);
         if (!writes_only)
-            mmu->view[f->view].read[f->page] = 0;
+            clear(&mmu->view[f->view].read[f->page]);
         mmu_window_drop(mmu, f->view == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR, f->page, writes_only);
     }
 }
