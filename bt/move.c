@@ -105,16 +105,17 @@ static bool change_all(struct bt_cache *c, const struct bt_block *b, const struc
 
 /* ---- blocks ---- */
 
-/* Exits between this page and its counterpart in BT_MODE_PLAIN, and those by the jump table. */
+/* Exits between this page and its counterpart in BT_MODE_PLAIN, those by the jump table, and those by landings, which
+ * page-crossing blocks use within the page, too. */
 static void detach(struct bt_cache *c, struct bt_block *b)
 {
     struct assembler a = bt_assembler(c);
     for (uint32_t i = b->incoming; i; i = c->exits[i].next)
-        if (c->blocks[c->exits[i].block].page != b->page)
+        if (c->exits[i].far || c->blocks[c->exits[i].block].page != b->page)
             bt_cache_unlink(c, i);
     for (uint32_t i = b->first_exit; i < b->first_exit + b->exit_count; i++) {
         struct bt_exit_record *e = &c->exits[i];
-        if (e->linked && c->blocks[e->target].page != b->page)
+        if (e->linked && (e->far || c->blocks[e->target].page != b->page))
             bt_cache_unlink(c, i);
         else if (!e->linked)
             asm_patch32(&a, c->write_view + e->site, e->stub); /* see bt_exit_by_table */

@@ -33,6 +33,18 @@ static void make_code(uint8_t *code)
     p[3] = (uint8_t)(loop - (p + 4));
 }
 
+/* The same sum by a loop whose branch crosses the page's end and leads back into the page. */
+static void make_crossing_code(uint8_t *code)
+{
+    static const uint8_t start[] = {0xb9, FUNCTIONS * ROUNDS, 0, 0, 0, 0xe9}; /* mov ecx, n ; jmp loop */
+    static const uint8_t loop[] = {0xff, 0xc0, 0xff, 0xc9, 0x75, 0xfa};       /* inc eax ; dec ecx ; jnz loop */
+    int32_t at = NATIVE_PAGE - (int32_t)sizeof loop + 1, distance = at - (int32_t)sizeof start - 4;
+    memset(code, 0xcc, NATIVE_CODE_PAGES * NATIVE_PAGE);
+    memcpy(code, start, sizeof start);
+    memcpy(code + sizeof start, &distance, 4);
+    memcpy(code + at, loop, sizeof loop);
+}
+
 static unsigned long statistic(const struct flat_machine *m, const char *name)
 {
     char *text = NULL;
@@ -68,6 +80,33 @@ static unsigned long run_at(struct flat_machine *m, uint64_t higher)
     for (uint64_t start = __builtin_ia32_rdtsc(); __builtin_ia32_rdtsc() - start < QUIET;)
         ;
     return questions(m) - before;
+}
+
+static void crossing(unsigned bits, int window)
+{
+    static uint8_t code[NATIVE_CODE_PAGES * NATIVE_PAGE];
+    const struct engine_options options = {.verify_code = true, .window = window};
+    const char *why = "";
+    if (TEST_UNDER_TSAN) {
+        test_skip("TSan does not keep the guest's vector registers");
+        return;
+    }
+    struct flat_machine *m = flat_machine_create(bits, &engine_bt, &options, &why);
+    if (!m) {
+        test_skip(why);
+        return;
+    }
+    uint64_t first = bits == 32 ? 0 : NATIVE_HIGH, second = bits == 32 ? HIGHER_32 : 0;
+    if (bits == 32)
+        flat_machine_map_code_again(m, HIGHER_32);
+    make_crossing_code(code);
+    flat_machine_write_code(m, code);
+    run_at(m, first);
+    run_at(m, second);
+    CU_ASSERT(statistic(m, "\"pages_moved\": ") > 0);
+    run_at(m, second);
+    run_at(m, first);
+    flat_machine_destroy(m);
 }
 
 static void links(unsigned bits, int window)
@@ -112,5 +151,14 @@ static void links64(void)
     links(64, WINDOW_ALWAYS);
 }
 
+static void crossing_branches(void)
+{
+    for (unsigned bits = 32; bits <= 64; bits += 32) {
+        crossing(bits, WINDOW_NEVER);
+        crossing(bits, WINDOW_ALWAYS);
+    }
+}
+
 TEST_SUITE(move, {"links and targets of moved 32-bit code", links32},
-           {"links and targets of moved 64-bit code", links64})
+           {"links and targets of moved 64-bit code", links64},
+           {"branches across the end of a moved page", crossing_branches})
