@@ -75,7 +75,7 @@ static void run_both(struct pair *p, struct generator_case *c, struct outcome *o
     o->differs = compare(p, c, o);
 }
 
-/* The case without instruction i; branches keep their targets. */
+/* The case without instruction i, which is not of a loop's end; branches keep their targets. */
 static void without(const struct generator_case *c, unsigned i, struct generator_case *shorter)
 {
     *shorter = *c;
@@ -84,8 +84,10 @@ static void without(const struct generator_case *c, unsigned i, struct generator
     for (unsigned k = 0; k < shorter->count; k++)
         if (shorter->insns[k].target > i) /* only some kinds have one */
             shorter->insns[k].target--;
-    for (unsigned k = 0; k < shorter->count; k++) /* no loops */
-        if (shorter->insns[k].branch && shorter->insns[k].target <= k)
+    shorter->loop_head -= c->loop_head > i;
+    shorter->loop_end -= c->loop_end > 0;
+    for (unsigned k = 0; k < shorter->count; k++) /* no other loops */
+        if (shorter->insns[k].branch && shorter->insns[k].target <= k && !(c->loop_end && k + 1 == shorter->count))
             shorter->insns[k].target = (uint8_t)(k + 1);
 }
 
@@ -94,7 +96,7 @@ static void minimise(struct pair *p, struct generator_case *c, struct outcome *o
     bool shorter_found = true;
     while (shorter_found) {
         shorter_found = false;
-        for (unsigned i = c->count; i-- > 0;) {
+        for (unsigned i = c->loop_end ? c->loop_end : c->count; i-- > 0;) {
             struct generator_case shorter;
             struct outcome result;
             without(c, i, &shorter);
