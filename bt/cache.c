@@ -59,8 +59,9 @@ static bool tables_allocate(struct bt_cache *c)
     c->sites = reserve(c->site_max * sizeof *c->sites);
     c->landings = reserve(c->block_max * sizeof *c->landings);
     c->decoded = insn_cache_create();
-    bool ok = c->blocks && c->pages && c->starts && c->frames && c->exits && c->records && c->constants && c->sites &&
-              c->landings && c->decoded;
+    c->builder = reserve(bt_builder_size());
+    bool ok = c->builder && c->blocks && c->pages && c->starts && c->frames && c->exits && c->records && c->constants &&
+              c->sites && c->landings && c->decoded;
     for (size_t i = 0; i < sizeof c->slots / sizeof c->slots[0]; i++) {
         c->slots[i].table = reserve(slot_table_size(c));
         c->slots[i].filled = reserve(FILLED_MAX * sizeof(uint64_t));
@@ -151,6 +152,7 @@ void bt_cache_destroy(struct bt_vcpu *v)
     for (size_t i = 0; i < sizeof c->parked / sizeof c->parked[0]; i++)
         unreserve(c->parked[i], sizeof *c->parked[i]);
     insn_cache_destroy(c->decoded);
+    unreserve(c->builder, bt_builder_size());
     munmap(c->write_view, c->size);
     size_t state = (size_t)(c->exec_view - (uint8_t *)v), total = state + c->size + PAGE_MAX * sizeof *c->invalid;
     munmap(c, sizeof *c);

@@ -21,8 +21,9 @@
 #include "decoder/cache.h"
 
 enum {
-    BT_ENTRY_SAVED = 15, /* bytes of the flag-restoring entry */
-    BT_BLOCK_MAX_INSNS = 48
+    BT_ENTRY_SAVED = 15,        /* bytes of the flag-restoring entry */
+    BT_BLOCK_INSNS = 48,        /* of a block, as they come */
+    BT_BLOCK_MAX_INSNS = 13 * 8 /* with several rounds of a loop (bt/translate_unroll.c) */
 };
 
 enum bt_record_window {
@@ -168,8 +169,10 @@ struct bt_site {
     struct insn insn;
     uint32_t next_hash;
 };
+struct builder; /* bt/translate.h */
 struct bt_cache {
     struct bt_vcpu *vcpu;
+    struct builder *builder; /* the translator's, of one block at a time: too much for a thread's own */
     uint8_t *exec_view, *write_view;
     size_t size, used, glue_size;
     uint64_t allocated; /* the host has memory for so much of it */
@@ -257,6 +260,7 @@ static inline const struct bt_glue *bt_glue_of(const struct bt_cache *c, uint32_
 }
 
 void bt_cache_destroy(struct bt_vcpu *v);
+size_t bt_builder_size(void); /* in bytes; translate.c */
 
 /* Chooses the exec slot for the vCPU's current mode. */
 void bt_cache_select(struct bt_cache *c);

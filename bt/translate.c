@@ -2,7 +2,7 @@
 /* The block builder: one block from end to end.
  *
  * The dispatcher (run.c) finds no translation for cpu->rip and calls bt_translate. The guest's bytes are decoded up to
- * a control transfer (but see branch_goes_on), the end of the page or BT_BLOCK_MAX_INSNS. A backward pass over the
+ * a control transfer (but see branch_goes_on), the end of the page or BT_BLOCK_INSNS. A backward pass over the
  * decoded instructions finds which arithmetic flags are still needed behind each of them. Then each instruction is
  * emitted:
  *
@@ -226,7 +226,7 @@ static int decode_block(struct builder *b, gpa_t at)
     struct insn_head ahead[AHEAD];
     unsigned offset = at.v & PAGE_MASK, first = offset, known = 0;
     uint64_t eip = b->eip;
-    unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_MAX_INSNS;
+    unsigned max = (b->mode & BT_MODE_SINGLE) || b->v->options.one_insn_blocks ? 1 : BT_BLOCK_INSNS;
     if (b->v->options.block_insns && b->v->options.block_insns < max)
         max = b->v->options.block_insns;
     if (page)
@@ -448,11 +448,15 @@ static struct bt_block *finish(struct builder *b)
     return block;
 }
 
+size_t bt_builder_size(void)
+{
+    return sizeof(struct builder);
+}
+
 struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
 {
-    static _Thread_local struct builder builder;
-    struct builder *b = &builder;
     struct bt_cache *c = v->cache;
+    struct builder *b = c->builder;
     uint64_t start = __builtin_ia32_rdtsc();
     bt_protect_vectors(v);
     b->v = v; /* field by field: clearing the arrays would cost more than a short block's translation */

@@ -104,10 +104,9 @@ void exit_plain(struct builder *b)
 
 void bt_exit_by_table(struct bt_vcpu *v, uint32_t exit)
 {
-    static _Thread_local struct builder builder;
     struct bt_cache *c = v->cache;
     struct bt_exit_record *e = &c->exits[exit];
-    struct builder *b = &builder;
+    struct builder *b = c->builder;
     if (bt_cache_full(c) || e->linked || c->blocks[e->block].dead)
         return;
     b->v = v;
