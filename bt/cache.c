@@ -315,7 +315,6 @@ static void map_enter(struct bt_cache *c, struct bt_exec_slot *s, uint64_t page,
     (global ? s->global : s->filled)[(*count)++] = page;
     map_leave(c, s, page);
     s->table[page] = record;
-    s->entered++;
     c->invalid[record] = 0;
 }
 
@@ -376,6 +375,7 @@ void bt_cache_map_page(struct bt_cache *c, uint64_t lin, uint32_t page, bool glo
     c->pages[page].used = __builtin_ia32_rdtsc();
     if (s->table[index] != page)
         map_enter(c, s, index, page, global);
+    s->entered++;
     c->vcpu->stats.map_fills++;
 }
 

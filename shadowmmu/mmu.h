@@ -109,10 +109,10 @@ struct mmu {
     uint32_t global_fills;          /* the list of global pages' */
     struct mmu_space space, parked[MMU_PARKED];
     uint64_t space_tick;
-    /* Host memory that tables of the lower half have taken: how often an entry was made elsewhere than the one before,
-     * which was in last_large (an index of large). global_low: there may be global entries. */
+    /* Places (indices of large) in the lower half of the tables where entries were made since it had no memory, those
+     * seen lately not counted again; global_low: there may be global entries. */
     uint32_t spread;
-    uint64_t last_large;
+    uint32_t spread_seen[64];
     bool global_low;
     /* enum mmu_large, by 512 table entries, 2 MiB. INVLPG of any address in a large page is for all of it. */
     uint8_t *large;

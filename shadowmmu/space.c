@@ -11,7 +11,7 @@ enum {
     FILL_HASH = 1 << 14,
     LOOK_BACK = 8,    /* records of a chain among which one is looked for: that of the zero page is long */
     PARK_MAX = 4096,  /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
-    SPREAD_MAX = 2048 /* some MiB */
+    SPREAD_MAX = 512 /* some MiB */
 };
 static const uint64_t LOWER_HALF = 1ull << 35; /* table entries */
 
@@ -118,9 +118,13 @@ static void forget_local(struct mmu *mmu, uint32_t first, const struct mmu_fill 
 
 static void note_spread(struct mmu *mmu, uint64_t page, bool global)
 {
-    mmu->spread += page >> MMU_LARGE_SHIFT != mmu->last_large;
-    mmu->last_large = page >> MMU_LARGE_SHIFT;
-    mmu->global_low |= global && page < LOWER_HALF;
+    enum { SEEN = sizeof mmu->spread_seen / sizeof mmu->spread_seen[0] };
+    uint32_t place = (uint32_t)(page >> MMU_LARGE_SHIFT), *seen = &mmu->spread_seen[place % SEEN];
+    if (page >= LOWER_HALF)
+        return;
+    mmu->global_low |= global;
+    mmu->spread += *seen != place;
+    *seen = place;
 }
 
 /* No space's entries are in the tables. */
