@@ -78,7 +78,7 @@ struct region_fact {
 };
 struct region_facts {
     struct region_fact in[3]; /* r10, r11, r12 */
-    unsigned uses;
+    unsigned uses, last;      /* last: the block's last instruction that may have an operand here */
     uint32_t ids;
     struct values values;
     struct value value[GPR_COUNT]; /* of the guest registers now */
@@ -260,6 +260,7 @@ bool narrow_is_made(const struct builder *b);
 const struct insn_reg *written_register(const struct insn *in);
 
 /* translate_region.c: what r10-r12 have to do with regions. Before the block, and when all may have changed: */
+void region_begin(struct builder *b);
 void region_forget(struct builder *b);
 /* The host register gets another value. */
 void region_lose(struct builder *b, unsigned host);

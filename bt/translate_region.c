@@ -66,12 +66,26 @@ static void renew(struct builder *b, unsigned guest)
 
 void region_forget(struct builder *b)
 {
-    values_begin(&b->region.values);
-    b->region.ids = 0;
+    struct region_facts *r = &b->region;
+    values_begin(&r->values, GPR_COUNT);
+    r->ids = 0;
     for (unsigned h = 0; h < 3; h++)
-        b->region.in[h].kind = REGION_NOTHING;
-    for (unsigned i = 0; i < GPR_COUNT; i++)
-        renew(b, i);
+        r->in[h].kind = REGION_NOTHING;
+    for (uint32_t i = 0; i < GPR_COUNT; i++) {
+        r->value[i] = (struct value){.name = i + 1};
+        r->exact[i] = (struct region_exact){.id = i + 1};
+    }
+}
+
+void region_begin(struct builder *b)
+{
+    b->region.last = 0;
+    if (!has_regions(b))
+        return;
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->insns[i].mem.present || b->way[i] == WAY_STACK || b->way[i] == WAY_STRING)
+            b->region.last = i;
+    region_forget(b);
 }
 
 void region_lose(struct builder *b, unsigned host)
@@ -460,6 +474,8 @@ void region_follow(struct builder *b)
     uint16_t written = b->in->gpr_write;
     unsigned from;
     int64_t n;
+    if (b->cur >= r->last) /* nobody will ask */
+        return;
     if (!b->held.on && !keeps_r11(b)) {
         region_forget(b);
         return;

@@ -337,7 +337,7 @@ bool window_moves_stack(struct builder *b)
 
 void window_begin(struct builder *b)
 {
-    region_forget(b);
+    region_begin(b);
     b->narrow = 0;
     b->stack_drift = DRIFT_UNKNOWN;
 }

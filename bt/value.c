@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "bt/value.h"
 
+#include <stddef.h>
+
 /* Beyond this nobody asks. */
 static const int64_t AT_MAX = 1ll << 44;
 static const uint64_t SPAN_MAX = 1ull << 44;
@@ -10,25 +12,36 @@ struct value value_fresh(struct values *v)
 {
     if (v->count == VALUE_NAMES)
         return NOTHING;
-    v->sum[++v->count].a = 0;
-    v->sum[v->count].of_a.known = false;
+    v->is[++v->count] = 0;
     return (struct value){.name = v->count};
 }
 
 struct value value_within(struct values *v, struct value_range range)
 {
     struct value x = value_fresh(v);
-    if (x.name)
-        v->sum[x.name].of_a = range;
+    if (x.name && v->ranges < VALUE_RANGES) {
+        v->is[x.name] = (uint16_t)(VALUE_IS_RANGE + v->ranges);
+        v->range[v->ranges++] = range;
+    }
     return x;
+}
+
+static const struct value_sum *sum_of(const struct values *v, uint32_t name)
+{
+    unsigned is = v->is[name];
+    return is && is < VALUE_IS_RANGE ? &v->sum[is - 1] : NULL;
+}
+
+static struct value_range name_range(const struct values *v, uint32_t name)
+{
+    return v->is[name] >= VALUE_IS_RANGE ? v->range[v->is[name] - VALUE_IS_RANGE] : (struct value_range){0};
 }
 
 struct value_range value_range_of(const struct values *v, struct value x)
 {
     struct value_range r = {0};
-    if (!x.name || v->sum[x.name].a || !v->sum[x.name].of_a.known)
-        return r;
-    r = v->sum[x.name].of_a;
+    if (x.name)
+        r = name_range(v, x.name);
     r.low += x.at;
     r.span += x.span;
     return r;
@@ -55,14 +68,16 @@ struct value value_spread(struct value x, int64_t low, uint64_t span)
 
 static uint32_t sum_name(struct values *v, uint32_t a, uint32_t b, int scale)
 {
-    for (uint32_t i = 1; i <= v->count; i++)
+    for (unsigned i = 0; i < v->sums; i++)
         if (v->sum[i].a == a && v->sum[i].b == b && v->sum[i].scale == scale)
-            return i;
+            return v->sum[i].name;
+    if (v->sums == VALUE_SUMS)
+        return 0;
     struct value x = value_fresh(v);
-    struct value_range of_a = v->sum[a].a ? (struct value_range){0} : v->sum[a].of_a;
-    struct value_range of_b = v->sum[b].a ? (struct value_range){0} : v->sum[b].of_a;
-    if (x.name)
-        v->sum[x.name] = (struct value_sum){a, b, scale, of_a, of_b};
+    if (x.name) {
+        v->sum[v->sums] = (struct value_sum){x.name, a, b, scale, name_range(v, a), name_range(v, b)};
+        v->is[x.name] = (uint16_t)(++v->sums);
+    }
     return x.name;
 }
 
@@ -87,8 +102,8 @@ static bool near_by_sums(const struct values *v, struct value x, struct value y,
         int64_t low = x.at - y.at - (int64_t)y.span, high = x.at + (int64_t)x.span - y.at;
         return low > -(int64_t)limit && high < (int64_t)limit;
     }
-    const struct value_sum *s = &v->sum[x.name];
-    if (s->a && s->of_b.known) {
+    const struct value_sum *s = sum_of(v, x.name);
+    if (s && s->of_b.known) {
         int64_t n = s->scale;
         int64_t low = n < 0 ? -(s->of_b.low + (int64_t)s->of_b.span) : s->of_b.low * n;
         struct value part =
@@ -96,7 +111,7 @@ static bool near_by_sums(const struct values *v, struct value x, struct value y,
         if (near_by_sums(v, part, y, limit, depth + 1, turned))
             return true;
     }
-    if (s->a && s->of_a.known && s->scale == 1) {
+    if (s && s->of_a.known && s->scale == 1) {
         struct value part = bounded((struct value){s->b, x.at + s->of_a.low, x.span + s->of_a.span});
         if (near_by_sums(v, part, y, limit, depth + 1, turned))
             return true;

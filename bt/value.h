@@ -25,20 +25,28 @@ struct value_range {
     uint64_t span;
 };
 
-enum { VALUE_NAMES = 1024 };
+enum { VALUE_NAMES = 1024, VALUE_SUMS = 128, VALUE_RANGES = 128 };
 
 struct values {
     uint32_t count; /* names given, from 1 */
+    unsigned sums, ranges;
+    uint16_t is[VALUE_NAMES + 1]; /* what a name is: nothing known (0), 1 + a sum, or VALUE_IS_RANGE + a range */
+    struct value_range range[VALUE_RANGES];
     struct value_sum {
-        uint32_t a, b;                 /* names, a <= b where scale is 1; 0: the name is no sum */
-        int32_t scale;                 /* 1, 2, 4, 8, -1 */
-        struct value_range of_a, of_b; /* of_a: of the name itself where it is no sum */
-    } sum[VALUE_NAMES + 1];
+        uint32_t name, a, b; /* names, a <= b where scale is 1 */
+        int32_t scale;       /* 1, 2, 4, 8, -1 */
+        struct value_range of_a, of_b;
+    } sum[VALUE_SUMS];
 };
+enum { VALUE_IS_RANGE = VALUE_SUMS + 1 };
 
-static inline void values_begin(struct values *v)
+/* Begins with `count` names of which nothing is known. */
+static inline void values_begin(struct values *v, uint32_t count)
 {
-    v->count = 0;
+    v->count = count;
+    v->sums = v->ranges = 0;
+    for (uint32_t i = 1; i <= count; i++)
+        v->is[i] = 0;
 }
 
 /* A value of its own, and one that is known to be in the range. */

@@ -60,7 +60,7 @@ void verify_window_end(struct verify_window *w)
 /* What a branch from elsewhere need not come with. */
 static void forget_facts(struct verify_window *w)
 {
-    values_begin(&w->values);
+    values_begin(&w->values, 0);
     for (unsigned i = 0; i < 3; i++)
         w->fact[i].kind = VERIFY_NOTHING;
     for (unsigned i = 0; i < 16; i++)

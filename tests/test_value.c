@@ -85,7 +85,7 @@ static void near_is_near(void)
     for (seed = 1; seed < 200000; seed += 7) {
         uint64_t keep = seed, is[REGISTERS];
         struct value said[REGISTERS];
-        values_begin(&v);
+        values_begin(&v, 0);
         for (unsigned i = 0; i < REGISTERS; i++) {
             is[i] = some_number();
             said[i] = is_narrow(is[i]) ? value_within(&v, NARROW) : value_fresh(&v);
@@ -119,7 +119,7 @@ static void near_is_near(void)
 static void sums_are_known_again(void)
 {
     static struct values v;
-    values_begin(&v);
+    values_begin(&v, 0);
     struct value rax = value_fresh(&v), r8 = value_fresh(&v), rdi = value_fresh(&v), rcx = value_fresh(&v);
     struct value first = value_sum(&v, value_sum(&v, rax, r8, -1), rdi, 1);
     rax = value_plus(rax, 0x500);
@@ -142,12 +142,21 @@ static void sums_are_known_again(void)
 static void names_run_out(void)
 {
     static struct values v;
-    values_begin(&v);
+    values_begin(&v, 0);
     struct value a = value_fresh(&v), b = value_fresh(&v);
     for (unsigned i = 2; i < VALUE_NAMES; i++)
         CU_ASSERT(value_fresh(&v).name != 0);
     CU_ASSERT_EQUAL(value_fresh(&v).name, 0);
     CU_ASSERT_EQUAL(value_sum(&v, a, b, 1).name, 0);
+    values_begin(&v, 3);
+    a = value_fresh(&v);
+    CU_ASSERT_EQUAL(a.name, 4);
+    for (unsigned i = 0; i < VALUE_SUMS; i++)
+        CU_ASSERT(value_sum(&v, a, value_fresh(&v), 1).name != 0);
+    CU_ASSERT_EQUAL(value_sum(&v, a, value_fresh(&v), 1).name, 0);
+    for (unsigned i = 0; i < VALUE_RANGES; i++)
+        CU_ASSERT(value_range_of(&v, value_within(&v, NARROW)).known);
+    CU_ASSERT_FALSE(value_range_of(&v, value_within(&v, NARROW)).known);
 }
 
 TEST_SUITE(value, {"what is said to be near, is", near_is_near},
