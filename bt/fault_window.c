@@ -105,9 +105,10 @@ static void refresh_stack(const uint64_t *regions, greg_t *g)
 
 struct access {
     struct host_operand operand;
-    uint64_t base;  /* the guest's address, which says what region it is */
+    uint64_t base;  /* the guest's address */
     uint64_t entry; /* the one that it was made with */
     int64_t disp;   /* the host's address is base + entry + disp */
+    uint64_t asked; /* what of the guest's address decided on the region: without a small displacement */
 };
 
 static bool is_scratch(unsigned reg)
@@ -143,6 +144,9 @@ static bool decode_access(const greg_t *g, struct access *a)
     a->disp = o->stack ? o->disp - MMU_REGION_BIAS : o->disp;
     if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
+    int64_t disp = a->disp + MMU_REGION_BIAS;
+    bool far = !o->stack && (disp <= -BT_REGION_NEAR || disp >= BT_REGION_NEAR);
+    a->asked = a->base + (far ? (uint64_t)disp : 0);
     return true;
 }
 
@@ -216,7 +220,7 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
     if (is_based(&a->operand))
         return resolve_based(v, kind, info, g, a);
     uint64_t gva = a->base + (uint64_t)a->disp + MMU_REGION_BIAS;
-    if (!region_entry(w->regions, a->base, &entry))
+    if (!region_entry(w->regions, a->asked, &entry))
         return BT_WINDOW_DETOUR;
     if (entry != a->entry)
         return set_right(v, g, a, entry);
@@ -226,7 +230,7 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
         gva += met - (a->base + entry + (uint64_t)a->disp);
     else if (entry != MMU_REGION_NONE)
         return BT_WINDOW_NOT; /* an operand that must be aligned */
-    if ((gva ^ a->base) >> MMU_REGION_SHIFT)
+    if ((gva ^ a->asked) >> MMU_REGION_SHIFT)
         return keeps_straying(v, g) ? BT_WINDOW_DETOUR_ALWAYS : BT_WINDOW_DETOUR; /* in another than its register's */
     if (page_fault)
         return bt_window_fault(v, kind, gva, g[REG_ERR] & ERROR_WRITE);
@@ -247,7 +251,7 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind
     if (action == BT_WINDOW_NOT)
         return action;
     if (action == BT_WINDOW_RETRY) {
-        if (!is_based(&a.operand) && region_entry(regions, a.base, &entry))
+        if (!is_based(&a.operand) && region_entry(regions, a.asked, &entry))
             set_entry(g, &a, entry);
         /* r10 and r11 may be kept for accesses to come, by registers that nobody knows here */
         if (releases != v->cpu.mmu.window[kind].releases)

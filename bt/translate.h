@@ -269,9 +269,9 @@ bool region_is(const struct builder *b, unsigned host);
 /* The entry of a constant's region to r11. False: that does not encode. */
 bool region_load_constant(struct builder *b, uint64_t address);
 /* Operands: the address in r10, which nothing needs any more behind the access, and disp; a guest register and disp;
- * the current instruction's, of two registers, if there is a better way than to compute the sum. */
+ * the current instruction's, of two registers. The latter two if there is a better way than to compute the sum. */
 struct rm region_passing(struct builder *b, int32_t disp);
-struct rm region_single(struct builder *b, unsigned guest, int32_t disp);
+bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm);
 bool region_indexed(struct builder *b, struct rm *rm);
 /* Behind each instruction. */
 void region_follow(struct builder *b);

@@ -180,12 +180,6 @@ static unsigned load_entry(struct builder *b, unsigned base, struct value x, uns
     return to;
 }
 
-static unsigned entry_for(struct builder *b, unsigned base, struct value x, uint64_t reach, unsigned allowed)
-{
-    unsigned e = find_entry(b, x, reach, allowed);
-    return e == NO_REG ? load_entry(b, base, x, allowed) : e;
-}
-
 bool region_load_constant(struct builder *b, uint64_t address)
 {
     struct region_fact *f = fact_in(b, R11);
@@ -263,6 +257,21 @@ static unsigned make_host(struct builder *b, unsigned guest, unsigned base, unsi
     return to;
 }
 
+/* The same without an entry that is known: all in the one scratch register. sum: the address whose region is looked up,
+ * if that is not the one in `base`. */
+static unsigned look_up_host(struct builder *b, unsigned guest, unsigned base, const struct rm *sum, struct value x)
+{
+    unsigned to = choose(b, is_scratch(base) ? ANY_SCRATCH & ~(1u << base) : ANY_SCRATCH);
+    held_lose(b, to);
+    if (sum)
+        asm_op(&b->a, OP_LEA | OP_W, to, *sum, 0);
+    bt_emit_region(&b->a, regions(b), to, sum ? to : base);
+    asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)to, 1, 0), 0);
+    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
+    f->base = b->region.exact[guest];
+    return to;
+}
+
 /* A guest register of an address, in one of the allowed scratch registers if it has none. */
 static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
 {
@@ -270,21 +279,31 @@ static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
     return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
 }
 
-/* [guest + disp] */
-struct rm region_single(struct builder *b, unsigned guest, int32_t disp)
+/* [guest + disp]. Where disp may lead out of the register's region, that of the sum is looked up. */
+bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm)
 {
-    struct value x = b->region.value[guest];
+    bool far = disp <= -BT_REGION_NEAR || disp >= BT_REGION_NEAR;
+    struct value x = value_plus(b->region.value[guest], far ? disp : 0);
     int64_t at;
     unsigned host = find_host(b, guest, x, REACH, &at);
-    if (host != NO_REG)
-        return rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
-    unsigned base = address_gpr(b, guest, HELD_BASE);
-    if (base == NO_REG) {
-        gpr_load(b, R10, guest);
-        return region_passing(b, disp);
+    if (host != NO_REG) {
+        *rm = rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
+        return true;
     }
-    unsigned entry = entry_for(b, base, x, REACH, is_scratch(base) ? 1u << R11 : ANY_SCRATCH & ~(1u << R10));
-    return rm_region((uint8_t)base, (uint8_t)entry, disp - MMU_REGION_BIAS);
+    unsigned base = address_gpr(b, guest, HELD_BASE);
+    if (base == NO_REG || (far && base == R10))
+        return false;
+    unsigned allowed = is_scratch(base) ? 1u << R11 : ANY_SCRATCH & ~(1u << R10),
+             entry = find_entry(b, x, REACH, allowed);
+    if (entry == NO_REG && far) {
+        held_lose(b, R10);
+        asm_op(&b->a, OP_LEA | OP_W, R10, rm_mem(base, disp), 0);
+        entry = load_entry(b, R10, x, 1u << R11);
+    } else if (entry == NO_REG) {
+        entry = load_entry(b, base, x, allowed);
+    }
+    *rm = rm_region((uint8_t)base, (uint8_t)entry, disp - MMU_REGION_BIAS);
+    return true;
 }
 
 /* Does an operand of the same registers come again in the block? */
@@ -320,7 +339,8 @@ static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm 
         unsigned from = address_gpr(b, base, HELD_BASE);
         if (from == NO_REG)
             return false;
-        host = make_host(b, base, from, entry_for(b, from, x, REACH_BEFORE_INDEX, ANY_SCRATCH & ~(1u << R10)), x);
+        unsigned entry = find_entry(b, x, REACH_BEFORE_INDEX, ANY_SCRATCH & ~(1u << R10));
+        host = entry == NO_REG ? look_up_host(b, base, from, NULL, x) : make_host(b, base, from, entry, x);
     }
     *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
     return true;
@@ -350,13 +370,9 @@ static bool by_sum(struct builder *b, struct rm *rm)
         from = address_gpr(b, base, HELD_BASE);
         if (from == NO_REG || is_scratch(from) || is_scratch(by))
             return false;
+        struct rm sum = rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp);
         unsigned entry = find_entry(b, x, REACH, ANY_SCRATCH & ~(1u << R10));
-        if (entry == NO_REG) {
-            held_lose(b, R10);
-            asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp), 0);
-            entry = load_entry(b, R10, x, 1u << R11);
-        }
-        host = make_host(b, base, from, entry, x);
+        host = entry == NO_REG ? look_up_host(b, base, from, &sum, x) : make_host(b, base, from, entry, x);
         at = 0;
     }
     *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);

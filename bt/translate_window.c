@@ -113,8 +113,12 @@ static struct rm window_rm(struct builder *b)
 
 /* ---- regions ---- */
 
-/* Displacements up to this are added to a register whose region they hardly ever leave. */
-enum { NEAR = 1 << 20, FAR = 1 << 22 };
+/* What is added to a displacement here still fits. */
+static bool fits(int64_t disp)
+{
+    enum { ADDED = 1 << 22 };
+    return disp >= INT32_MIN + ADDED && disp <= INT32_MAX - ADDED;
+}
 
 static const uint64_t *regions(const struct builder *b)
 {
@@ -124,7 +128,7 @@ static const uint64_t *regions(const struct builder *b)
 
 static bool is_near(int64_t disp)
 {
-    return disp > -NEAR && disp < NEAR;
+    return disp > -BT_REGION_NEAR && disp < BT_REGION_NEAR;
 }
 
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
@@ -187,20 +191,21 @@ static bool indexed_stack_rm(struct builder *b, struct rm *rm)
 static bool indexed_rm(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    if (m->disp < INT32_MIN + FAR || m->disp > INT32_MAX - FAR)
+    if (!fits(m->disp))
         return false;
     return indexed_stack_rm(b, rm) || region_indexed(b, rm);
 }
 
 static struct rm region_rm(struct builder *b)
 {
-    struct rm indexed;
+    struct rm found;
     const struct insn_mem *m = &b->in->mem;
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
     if (is_stack_operand(b, b->in))
         return stack_rm(b, (int32_t)m->disp);
-    if (flat && whole && m->base < GPR_COUNT && m->index == GPR_NONE && is_near(m->disp))
-        return region_single(b, m->base, (int32_t)m->disp);
+    if (flat && whole && m->base < GPR_COUNT && m->base != GPR_SP && m->index == GPR_NONE && fits(m->disp) &&
+        region_single(b, m->base, (int32_t)m->disp, &found))
+        return found;
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
         return constant_rm(b);
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
@@ -208,8 +213,8 @@ static struct rm region_rm(struct builder *b)
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
         return region_passing(b, (int32_t)m->disp);
     }
-    if (flat && whole && indexed_rm(b, &indexed))
-        return indexed;
+    if (flat && whole && indexed_rm(b, &found))
+        return found;
     memory_offset(b, R10);
     held_lose(b, R10);
     if (!flat) {

@@ -108,6 +108,9 @@ struct bt_window_stray {
 };
 
 enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8, BT_STRAYS = 16 };
+/* A displacement below this is not asked about when 64-bit window code looks up the region of the register before it.
+ */
+enum { BT_REGION_NEAR = 1 << 20 };
 enum { BT_PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT }; /* of BEXTR, for 48-bit addresses */
 
 struct bt_block;

@@ -379,7 +379,7 @@ bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x
     const x86_op_mem *m = &op->mem;
     if (!w->regions || m->segment != X86_REG_INVALID || i->id == X86_INS_LEA || i->id == X86_INS_NOP)
         return false;
-    for (x86_reg r = X86_REG_R11; r <= X86_REG_R12; r++)
+    for (x86_reg r = X86_REG_R10; r <= X86_REG_R12; r++)
         if (is_load_to(i, r) && is_entry(w, m, r))
             return w->index_in == r;
     if (is_load_to(i, X86_REG_R11) && is_constant_entry(w, m))
@@ -572,9 +572,10 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     }
     bool loads = x->op_count == 2 && x->operands[1].type == X86_OP_MEM;
     bool constant = loads && is_load_to(i, X86_REG_R11) && is_constant_entry(w, m);
-    x86_reg index_in = is_index(i, X86_REG_R11, &from)   ? X86_REG_R11
-                       : is_index(i, X86_REG_R12, &from) ? X86_REG_R12
-                                                         : X86_REG_INVALID;
+    x86_reg index_in = X86_REG_INVALID;
+    for (x86_reg r = X86_REG_R10; r <= X86_REG_R12; r++)
+        if (is_index(i, r, &from))
+            index_in = r;
     x86_reg entry = X86_REG_INVALID;
     struct value index_of = w->index_of, shifted = register_value(w, from);
     if (loads && w->index_in != X86_REG_INVALID && is_load_to(i, w->index_in) && is_entry(w, m, w->index_in))

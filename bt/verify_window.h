@@ -9,7 +9,8 @@
  *                                                   is as near X, r11 being the entry for X
  *   [r11 + d], [r11 + Y*s + d]                      with r11 the lowest region's entry, the host's address for 0, and Y
  *                                                   a number of 32 bits
- *   (r12 may be in r11's place, but with a Y in r10-r12; r11 and r12 in that of r10; an index is not r10 or r11)
+ *   (r12 may be in r11's place, but with a Y in r10-r12; r10 too, but for the access; r11 and r12 in that of r10; an
+ *   index is not r10 or r11)
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
@@ -47,7 +48,7 @@ struct verify_window {
     uint32_t *label; /* by offset in the block: 1 + the largest drift that a branch comes with; 0: no branch */
     bool changed;    /* a label's was not known before in this pass */
     /* at the current instruction: */
-    x86_reg index_in; /* r11 or r12 is the number of the region of index_of, or INVALID */
+    x86_reg index_in; /* r10, r11 or r12 is the number of the region of index_of, or INVALID */
     struct value index_of;
     struct verify_fact {
         enum { VERIFY_NOTHING, VERIFY_ENTRY, VERIFY_HOST } kind;

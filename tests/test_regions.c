@@ -291,6 +291,10 @@ static void base_on(struct bench *b, unsigned reg)
 {
     asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)reg, R11, 1, 0), 0);
 }
+static void base_on_by(struct bench *b, unsigned reg, unsigned entry)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib((uint8_t)reg, (uint8_t)entry, 1, 0), 0);
+}
 static void extend(struct bench *b, unsigned reg)
 {
     asm_op(&b->a, 0x63 | OP_W, reg, rm_reg(reg), 0); /* movsxd */
@@ -372,6 +376,14 @@ static void verifier_takes(void)
     load(&b, rm_region(R9, R11, 0));
     base_on(&b, RSI);
     load(&b, rm_based(R10, RDX, 8, 0));
+    CU_ASSERT(good(&b));
+    begin(&b); /* a sum's region, and the host's address for a part of it, in one register */
+    asm_op(&b.a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 8, 16), 0);
+    bt_emit_region(&b.a, table_of(&b), R10, R10);
+    base_on_by(&b, RBX, R10);
+    load(&b, rm_based(R10, RDX, 8, 16));
+    add_imm(&b, RDX, 0x100);
+    load(&b, rm_based(R10, RDX, 8, 0x7fff0000));
     CU_ASSERT(good(&b));
     begin(&b); /* two regions */
     region(&b, RBX);
@@ -566,6 +578,25 @@ static void index_in_the_other(struct bench *b)
     asm_shrx(&b->a, true, R12, RBX, R15);
     entry_of_index(b);
     load(b, rm_region(RBX, R11, 0));
+}
+static void entry_in_r10(struct bench *b)
+{
+    bt_emit_region(&b->a, table_of(b), R10, RBX);
+    load(b, rm_region(RBX, R10, 0));
+}
+static void sum_by_another_scale(struct bench *b)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 8, 0), 0);
+    bt_emit_region(&b->a, table_of(b), R10, R10);
+    base_on_by(b, RBX, R10);
+    load(b, rm_based(R10, RDX, 4, 0));
+}
+static void sum_of_another(struct bench *b)
+{
+    asm_op(&b->a, OP_LEA | OP_W, R10, rm_sib(RBX, RDX, 1, 0), 0);
+    bt_emit_region(&b->a, table_of(b), R10, R10);
+    base_on_by(b, RSI, R10);
+    load(b, rm_based(R10, RDX, 1, 0));
 }
 static void r10_by_r12(struct bench *b)
 {
@@ -815,6 +846,9 @@ static void verifier_refuses(void)
                                                   near_behind_label,
                                                   near_the_other_entry,
                                                   index_in_the_other,
+                                                  entry_in_r10,
+                                                  sum_by_another_scale,
+                                                  sum_of_another,
                                                   r10_by_r12,
                                                   lowest_by_another,
                                                   constant_below,
