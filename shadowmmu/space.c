@@ -9,8 +9,8 @@
 enum {
     FILL_MAX = 1 << 18,
     FILL_HASH = 1 << 14,
-    LOOK_BACK = 8,    /* records of a chain among which one is looked for: that of the zero page is long */
-    PARK_MAX = 4096,  /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
+    LOOK_BACK = 8,   /* records of a chain among which one is looked for: that of the zero page is long */
+    PARK_MAX = 4096, /* a space with more entries is dropped: to carry them all costs more than to fill what is used */
     SPREAD_MAX = 512 /* some MiB */
 };
 static const uint64_t LOWER_HALF = 1ull << 35; /* table entries */
