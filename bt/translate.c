@@ -455,6 +455,7 @@ size_t bt_builder_size(void)
 
 struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
 {
+    enum { FETCHED = 32 }; /* bytes of code at once: where jumps lead to begins there */
     struct bt_cache *c = v->cache;
     struct builder *b = c->builder;
     uint64_t start = __builtin_ia32_rdtsc();
@@ -485,6 +486,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
                                   .first_constant = c->constant_count,
                                   .first_exit = c->exit_count,
                                   .flags_in = b->live_in != 0};
+    c->used = ((c->used + BT_ENTRY_SAVED + FETCHED - 1) & ~(size_t)(FETCHED - 1)) - BT_ENTRY_SAVED;
     b->a = bt_assembler(c);
     emit_block(b);
     struct bt_block *block = finish(b);
