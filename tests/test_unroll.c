@@ -77,7 +77,9 @@ static void counts_of(unsigned bits)
         CU_ASSERT_EQUAL(r.state.gpr[GPR_AX], 3 * n);
         CU_ASSERT_EQUAL(r.state.gpr[GPR_CX], 0);
         CU_ASSERT_EQUAL(r.state.rflags & FLAGS_ARITH, FLAG_ZF | FLAG_PF);
-        if (n == 1) /* the kernel's stub, int3, and more than one round */
+        const struct mmu_window *w = &m->cpu->mmu.window[MMU_WINDOW_USER];
+        bool windows = bits == 64 ? w->regions != NULL : w->base != NULL; /* without them there is one round */
+        if (n == 1 && windows) /* the kernel's stub, int3, and more than one round */
             CU_ASSERT(statistic(m, "\"instructions_translated\": ") >= 2 + 6);
     }
     if (m)
