@@ -145,8 +145,7 @@ static bool decode_access(const greg_t *g, struct access *a)
     if (indexed)
         a->disp += (int64_t)((uint64_t)g[context_index[o->index]] << o->shift);
     int64_t disp = a->disp + MMU_REGION_BIAS;
-    bool far = !o->stack && (disp <= -BT_REGION_NEAR || disp >= BT_REGION_NEAR);
-    a->asked = a->base + (far ? (uint64_t)disp : 0);
+    a->asked = a->base + (o->stack || bt_region_near(disp) ? 0 : (uint64_t)disp);
     return true;
 }
 

@@ -282,7 +282,7 @@ static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
 /* [guest + disp]. Where disp may lead out of the register's region, that of the sum is looked up. */
 bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm)
 {
-    bool far = disp <= -BT_REGION_NEAR || disp >= BT_REGION_NEAR;
+    bool far = !bt_region_near(disp);
     struct value x = value_plus(b->region.value[guest], far ? disp : 0);
     int64_t at;
     unsigned host = find_host(b, guest, x, REACH, &at);

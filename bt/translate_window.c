@@ -126,15 +126,10 @@ static const uint64_t *regions(const struct builder *b)
     return b->v->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
 }
 
-static bool is_near(int64_t disp)
-{
-    return disp > -BT_REGION_NEAR && disp < BT_REGION_NEAR;
-}
-
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
 {
     const struct insn_mem *m = &in->mem;
-    return m->present && m->base == GPR_SP && m->index == GPR_NONE && in->addrsize == 8 && is_near(m->disp) &&
+    return m->present && m->base == GPR_SP && m->index == GPR_NONE && in->addrsize == 8 && bt_region_near(m->disp) &&
            segment_is_flat(b, m->seg);
 }
 
@@ -208,7 +203,7 @@ static struct rm region_rm(struct builder *b)
         return found;
     if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
         return constant_rm(b);
-    if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && is_near(m->disp)) {
+    if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && bt_region_near(m->disp)) {
         held_lose(b, R10);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
         return region_passing(b, (int32_t)m->disp);

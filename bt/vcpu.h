@@ -108,9 +108,6 @@ struct bt_window_stray {
 };
 
 enum { BT_BOUNCE_SIZE = 64, BT_GROUPS = 8, BT_STRAYS = 16 };
-/* A displacement below this is not asked about when 64-bit window code looks up the region of the register before it.
- */
-enum { BT_REGION_NEAR = 1 << 20 };
 enum { BT_PAGE_INDEX_CONTROL = 36 << 8 | PAGE_SHIFT }; /* of BEXTR, for 48-bit addresses */
 
 struct bt_block;
@@ -220,6 +217,14 @@ static inline bool bt_mode_jump_map(uint32_t mode)
 static inline enum mmu_window_kind bt_mode_window(uint32_t mode)
 {
     return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
+}
+
+/* Does 64-bit window code look up the region of the register alone for an access at this displacement from it? Else
+ * that of the sum. */
+static inline bool bt_region_near(int64_t disp)
+{
+    enum { NEAR = 1 << 20 };
+    return disp > -NEAR && disp < NEAR;
 }
 
 static inline struct bt_vcpu *bt_of(struct cpu *cpu)
