@@ -376,6 +376,20 @@ bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c
     return true;
 }
 
+unsigned long flat_machine_statistic(const struct flat_machine *m, const char *name)
+{
+    char key[80], *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+    m->engine->stats(m->cpu, f);
+    fclose(f);
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    const char *at = strstr(text, key);
+    unsigned long n = at ? strtoul(at + strlen(key), NULL, 10) : 0;
+    free(text);
+    return n;
+}
+
 /* ---- comparison ---- */
 
 static const char *compare_xsave(const uint8_t *a, const uint8_t *b, bool avx)

@@ -40,6 +40,8 @@ void flat_machine_map_code_again(struct flat_machine *m, uint32_t higher);
 bool flat_machine_run(struct flat_machine *m, struct native_result *out);
 /* The same by cpu_execute, for cases made of its classes only. */
 bool flat_machine_execute(struct flat_machine *m, const struct generator_case *c, struct native_result *out);
+/* A count of the engine's statistics by its name in them; 0 for one that they do not have. */
+unsigned long flat_machine_statistic(const struct flat_machine *m, const char *name);
 
 /* Compares the two results and the data pages. undefined: flags left out. Returns NULL, or what differs. */
 const char *flat_machine_compare(const struct native_result *a, const struct native_result *b, const uint8_t *data_a,

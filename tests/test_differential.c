@@ -268,19 +268,6 @@ static const char *run_moved(struct flat_machine *m, struct generator_case *c)
     return flat_machine_compare(&moved, &fresh, data[1], data[2], ignored, m->model.xcr0_mask & 4);
 }
 
-static unsigned long statistic(const struct flat_machine *m, const char *name)
-{
-    char *text = NULL;
-    size_t len;
-    FILE *f = open_memstream(&text, &len);
-    engine_bt.stats(m->cpu, f);
-    fclose(f);
-    const char *at = strstr(text, name);
-    unsigned long n = at ? strtoul(at + strlen(name), NULL, 10) : 0;
-    free(text);
-    return n;
-}
-
 static void moved_code(unsigned bits, bool window, unsigned long count)
 {
     const struct engine_options options = {.verify_code = getenv("RINGFOLD_DIFF_VERIFY") != NULL,
@@ -312,7 +299,7 @@ static void moved_code(unsigned bits, bool window, unsigned long count)
         flat_machine_print("anew", &fresh, true);
     }
     CU_ASSERT(failures == 0);
-    CU_ASSERT(statistic(m, "\"blocks_moved\": ") > n / 4);
+    CU_ASSERT(flat_machine_statistic(m, "blocks_moved") > n / 4);
     flat_machine_destroy(m);
 }
 

@@ -4,8 +4,6 @@
 #include "tests/flat_machine.h"
 #include "tests/test.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { FUNCTIONS = 8, ROUNDS = 3, FUNCTION_BYTES = 64, QUIET = 1200000 /* cycles: bt/move.c */ };
@@ -45,23 +43,10 @@ static void make_crossing_code(uint8_t *code)
     memcpy(code + at, loop, sizeof loop);
 }
 
-static unsigned long statistic(const struct flat_machine *m, const char *name)
-{
-    char *text = NULL;
-    size_t len;
-    FILE *f = open_memstream(&text, &len);
-    engine_bt.stats(m->cpu, f);
-    fclose(f);
-    const char *at = strstr(text, name);
-    unsigned long n = at ? strtoul(at + strlen(name), NULL, 10) : 0;
-    free(text);
-    return n;
-}
-
 /* How often the dispatcher and the miss glue were asked about a jump. */
 static unsigned long questions(const struct flat_machine *m)
 {
-    return statistic(m, "\"jump_not_chained\": ") + statistic(m, "\"code_map_misses\": ");
+    return flat_machine_statistic(m, "jump_not_chained") + flat_machine_statistic(m, "code_map_misses");
 }
 
 static unsigned long run_at(struct flat_machine *m, uint64_t higher)
@@ -82,60 +67,59 @@ static unsigned long run_at(struct flat_machine *m, uint64_t higher)
     return questions(m) - before;
 }
 
-static void crossing(unsigned bits, int window)
+/* How much higher than NATIVE_CODE the code is run, first there and then here. */
+struct place {
+    uint64_t first, second;
+};
+
+/* A machine with that code in two places; NULL: the case is skipped. */
+static struct flat_machine *open_machine(unsigned bits, int window, void (*make)(uint8_t *code), struct place *place)
 {
     static uint8_t code[NATIVE_CODE_PAGES * NATIVE_PAGE];
     const struct engine_options options = {.verify_code = true, .window = window};
-    const char *why = "";
-    if (TEST_UNDER_TSAN) {
-        test_skip("TSan does not keep the guest's vector registers");
-        return;
-    }
-    struct flat_machine *m = flat_machine_create(bits, &engine_bt, &options, &why);
+    const char *why = "TSan does not keep the guest's vector registers";
+    struct flat_machine *m = TEST_UNDER_TSAN ? NULL : flat_machine_create(bits, &engine_bt, &options, &why);
     if (!m) {
         test_skip(why);
-        return;
+        return NULL;
     }
-    uint64_t first = bits == 32 ? 0 : NATIVE_HIGH, second = bits == 32 ? HIGHER_32 : 0;
+    /* in 64-bit code the far place comes first: a number that moves needs room for its new value (bt/move.c) */
+    *place = bits == 32 ? (struct place){0, HIGHER_32} : (struct place){NATIVE_HIGH, 0};
     if (bits == 32)
         flat_machine_map_code_again(m, HIGHER_32);
-    make_crossing_code(code);
+    make(code);
     flat_machine_write_code(m, code);
-    run_at(m, first);
-    run_at(m, second);
-    CU_ASSERT(statistic(m, "\"pages_moved\": ") > 0);
-    run_at(m, second);
-    run_at(m, first);
+    return m;
+}
+
+static void crossing(unsigned bits, int window)
+{
+    struct place place;
+    struct flat_machine *m = open_machine(bits, window, make_crossing_code, &place);
+    if (!m)
+        return;
+    run_at(m, place.first);
+    run_at(m, place.second);
+    CU_ASSERT(flat_machine_statistic(m, "pages_moved") > 0);
+    run_at(m, place.second);
+    run_at(m, place.first);
     flat_machine_destroy(m);
 }
 
 static void links(unsigned bits, int window)
 {
-    static uint8_t code[NATIVE_CODE_PAGES * NATIVE_PAGE];
-    const struct engine_options options = {.verify_code = true, .window = window};
-    const char *why = "";
-    if (TEST_UNDER_TSAN) {
-        test_skip("TSan does not keep the guest's vector registers");
+    struct place place;
+    struct flat_machine *m = open_machine(bits, window, make_code, &place);
+    if (!m)
         return;
-    }
-    struct flat_machine *m = flat_machine_create(bits, &engine_bt, &options, &why);
-    if (!m) {
-        test_skip(why);
-        return;
-    }
-    uint64_t first = bits == 32 ? 0 : NATIVE_HIGH, second = bits == 32 ? HIGHER_32 : 0; /* numbers need their room */
-    if (bits == 32)
-        flat_machine_map_code_again(m, HIGHER_32);
-    make_code(code);
-    flat_machine_write_code(m, code);
-    CU_ASSERT(run_at(m, first) >= 2 * FUNCTIONS); /* each call and each return for the first time */
-    unsigned long again = run_at(m, second);
-    CU_ASSERT(statistic(m, "\"pages_moved\": ") == 2);
+    CU_ASSERT(run_at(m, place.first) >= 2 * FUNCTIONS); /* each call and each return for the first time */
+    unsigned long again = run_at(m, place.second);
+    CU_ASSERT(flat_machine_statistic(m, "pages_moved") == 2);
     CU_ASSERT(again <= 3); /* the first call, before its target has moved */
-    run_at(m, second);
-    CU_ASSERT(run_at(m, first) >= 2 * FUNCTIONS); /* somebody is still there: translations of its own */
-    run_at(m, second);
-    CU_ASSERT(statistic(m, "\"pages_moved\": ") == 2);
+    run_at(m, place.second);
+    CU_ASSERT(run_at(m, place.first) >= 2 * FUNCTIONS); /* somebody is still there: translations of its own */
+    run_at(m, place.second);
+    CU_ASSERT(flat_machine_statistic(m, "pages_moved") == 2);
     flat_machine_destroy(m);
 }
 

@@ -5,8 +5,6 @@
 #include "tests/test.h"
 
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 
@@ -49,19 +47,6 @@ static struct native_result run(struct flat_machine *m, const struct native_stat
     return r;
 }
 
-static unsigned long statistic(const struct flat_machine *m, const char *name)
-{
-    char *text = NULL;
-    size_t len;
-    FILE *f = open_memstream(&text, &len);
-    engine_bt.stats(m->cpu, f);
-    fclose(f);
-    const char *at = strstr(text, name);
-    unsigned long n = at ? strtoul(at + strlen(name), NULL, 10) : 0;
-    free(text);
-    return n;
-}
-
 /* again: add eax, 3; sub ecx, 1; jnz again */
 static const char counting[] = "\x83\xc0\x03\x83\xe9\x01\x75\xf8";
 
@@ -80,7 +65,7 @@ static void counts_of(unsigned bits)
         const struct mmu_window *w = &m->cpu->mmu.window[MMU_WINDOW_USER];
         bool windows = bits == 64 ? w->regions != NULL : w->base != NULL; /* without them there is one round */
         if (n == 1 && windows) /* the kernel's stub, int3, and more than one round */
-            CU_ASSERT(statistic(m, "\"instructions_translated\": ") >= 2 + 6);
+            CU_ASSERT(flat_machine_statistic(m, "instructions_translated") >= 2 + 6);
     }
     if (m)
         flat_machine_destroy(m);
