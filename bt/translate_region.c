@@ -30,12 +30,6 @@ _Static_assert((20ull << 30) + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "
 static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)};
 enum { AT_MAX = 1 << 20 };
 
-static const uint64_t *regions(const struct builder *b)
-{
-    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
-    return b->v->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
-}
-
 static bool is_scratch(unsigned host)
 {
     return host >= R10 && host <= R12;
@@ -175,7 +169,7 @@ static unsigned load_entry(struct builder *b, unsigned base, struct value x, uns
 {
     unsigned to = choose(b, allowed);
     held_lose(b, to);
-    bt_emit_region(&b->a, regions(b), to, base);
+    bt_emit_region(&b->a, bt_regions(b->v, b->mode), to, base);
     set_fact(b, to, REGION_ENTRY, x);
     return to;
 }
@@ -183,7 +177,7 @@ static unsigned load_entry(struct builder *b, unsigned base, struct value x, uns
 bool region_load_constant(struct builder *b, uint64_t address)
 {
     struct region_fact *f = fact_in(b, R11);
-    uint64_t entry = (uintptr_t)regions(b) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
+    uint64_t entry = (uintptr_t)bt_regions(b->v, b->mode) + (address >> MMU_REGION_SHIFT) * sizeof(uint64_t);
     if (address >> 47) /* the table's end is not within a displacement */
         return false;
     if (f->kind == REGION_ENTRY && f->constant == 1 + (address >> MMU_REGION_SHIFT))
@@ -201,7 +195,7 @@ struct rm region_passing(struct builder *b, int32_t disp)
 {
     region_lose(b, R10);
     held_lose(b, R11);
-    bt_emit_region(&b->a, regions(b), R11, R10);
+    bt_emit_region(&b->a, bt_regions(b->v, b->mode), R11, R10);
     return rm_region(R10, R11, disp - MMU_REGION_BIAS);
 }
 
@@ -265,7 +259,7 @@ static unsigned look_up_host(struct builder *b, unsigned guest, unsigned base, c
     held_lose(b, to);
     if (sum)
         asm_op(&b->a, OP_LEA | OP_W, to, *sum, 0);
-    bt_emit_region(&b->a, regions(b), to, sum ? to : base);
+    bt_emit_region(&b->a, bt_regions(b->v, b->mode), to, sum ? to : base);
     asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)to, 1, 0), 0);
     struct region_fact *f = set_fact(b, to, REGION_HOST, x);
     f->base = b->region.exact[guest];

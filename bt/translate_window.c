@@ -120,12 +120,6 @@ static bool fits(int64_t disp)
     return disp >= INT32_MIN + ADDED && disp <= INT32_MAX - ADDED;
 }
 
-static const uint64_t *regions(const struct builder *b)
-{
-    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
-    return b->v->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
-}
-
 static bool is_stack_operand(const struct builder *b, const struct insn *in)
 {
     const struct insn_mem *m = &in->mem;
@@ -222,7 +216,7 @@ static struct rm region_rm(struct builder *b)
 
 void window_set_stack(struct builder *b, unsigned host)
 {
-    bt_emit_stack(&b->a, regions(b), RSP, host);
+    bt_emit_stack(&b->a, bt_regions(b->v, b->mode), RSP, host);
     b->stack_drift = 0;
 }
 

@@ -219,6 +219,12 @@ static inline enum mmu_window_kind bt_mode_window(uint32_t mode)
     return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
 }
 
+/* The region table of the mode's window, of 64-bit code; NULL: none yet. */
+static inline const uint64_t *bt_regions(const struct bt_vcpu *v, uint32_t mode)
+{
+    return v->cpu.mmu.window[bt_mode_window(mode)].regions;
+}
+
 /* Does 64-bit window code look up the region of the register alone for an access at this displacement from it? Else
  * that of the sum. */
 static inline bool bt_region_near(int64_t disp)

@@ -45,8 +45,7 @@ bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint
     *w = (struct verify_window){.start = start, .size = size};
     if (!(mode & BT_MODE_WINDOW) || (mode & BT_MODE_CODE_MASK) != INSN_MODE_64)
         return true;
-    bool user = (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
-    w->regions = c->vcpu->cpu.mmu.window[user ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR].regions;
+    w->regions = bt_regions(c->vcpu, mode);
     w->vcpu = c->vcpu;
     w->label = calloc(size, sizeof *w->label);
     return w->label;
