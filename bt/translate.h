@@ -251,12 +251,11 @@ bool held_wants(const struct builder *b, unsigned guest);
 enum { HELD_ANY = 1 << R10 | 1 << R11 | 1 << R12, HELD_BASE = 1 << R10 | 1 << R12 };
 unsigned held_use(struct builder *b, unsigned guest, bool load, bool write, unsigned allowed);
 
-/* translate_narrow.c: behind each instruction of window code, what builder.narrow is then. */
-void narrow_follow(struct builder *b);
-/* Does the current instruction make the one register that it writes such a number? */
+/* translate_narrow.c: does the current instruction make the one register that it writes such a number? */
 bool narrow_is_made(const struct builder *b);
-/* The general register that an instruction writes by an operand, rAX of the short forms too; the first one. NULL: none.
- */
+/* Behind each instruction of window code, what builder.narrow is then; made: what that said. */
+void narrow_follow(struct builder *b, bool made);
+/* The first general register that an instruction writes by an operand, rAX of the short forms too. NULL: none. */
 const struct insn_reg *written_register(const struct insn *in);
 
 /* translate_region.c: what r10-r12 have to do with regions. Before the block, and when all may have changed: */
@@ -273,8 +272,10 @@ bool region_load_constant(struct builder *b, uint64_t address);
 struct rm region_passing(struct builder *b, int32_t disp);
 bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm);
 bool region_indexed(struct builder *b, struct rm *rm);
-/* Behind each instruction. */
-void region_follow(struct builder *b);
+/* The host register of a guest register that is an index, r12 if it has none of its own; NO_REG: it is in memory. */
+unsigned region_index(struct builder *b, unsigned guest);
+/* Behind each instruction; narrow: narrow_is_made. */
+void region_follow(struct builder *b, bool narrow);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);

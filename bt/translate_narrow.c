@@ -100,7 +100,7 @@ bool narrow_is_made(const struct builder *b)
            ((r->size == 4 && writes_whole(in)) || (r->size == 8 && is_extended(b, in)));
 }
 
-void narrow_follow(struct builder *b)
+void narrow_follow(struct builder *b, bool made)
 {
     const struct insn *in = b->in;
     bool plain = b->way[b->cur] == WAY_PLAIN;
@@ -109,9 +109,8 @@ void narrow_follow(struct builder *b)
         b->narrow = 0; /* it may come back from a cold part, for which the verifier knows nothing */
         return;
     }
-    bool narrow = narrow_is_made(b);
     b->narrow &= (uint16_t)~in->gpr_write;
-    for (unsigned i = 0; narrow && i < GPR_COUNT; i++)
+    for (unsigned i = 0; made && i < GPR_COUNT; i++)
         /* what is not in a register now is not known to be the same when it comes back */
         if ((in->gpr_write >> i & 1) && (host_gpr(b, i) != NO_REG || held_has(b, i)))
             b->narrow |= (uint16_t)(1u << i);

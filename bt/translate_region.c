@@ -2,14 +2,15 @@
 /* What a block of 64-bit window code knows about regions (translate_window.c), so that it looks up few of them. Each of
  * r10, r11 and r12, while no guest register is held in it (translate_held.c), may be
  *
- *   the entry of the region of some value: an access at an address that is near that value goes by it as it is,
- *   [rbx + r11 + d]. Near means that the difference is known (bt/value.h) and ends in the slot's guards, where
- *   bt/fault_window.c gives r11 what the access needs;
+ *   an *entry*, that of the region of some value: an access at an address that is near that value goes by it as it is,
+ *   [rbx + r11 + d];
  *
- *   the host's address for a register, by the entry of a region: [r10 + rcx*8 + d] for [rbx + rcx*8 + d]. Where rcx is
- *   known to be a number of about 32 bits (translate_narrow.c) that is the region of rbx; else that of the whole sum,
- * which is looked up once and then serves the sums that are near it. A constant that was added to rbx since then goes
- * to the displacement.
+ *   the *host's address* for a guest register, by the entry of a region: [r10 + rcx*8 + d] for [rbx + rcx*8 + d].
+ *
+ * Near means that the difference is known (bt/value.h) and ends in the slot's guards, where bt/fault_window.c gives r11
+ * what the access needs. Where rcx is known to be a number of about 32 bits (translate_narrow.c), the entry of a host's
+ * address is that of rbx; else that of the whole sum, which is looked up once and then serves the sums that are near
+ * it. A constant that was added to rbx since then goes to the displacement.
  *
  * Of two scratch registers in an access the fault handler must tell which is which: an entry in r10 or r12 is for guest
  * registers with a host register of their own only, and an index is never in r10 or r11.
@@ -50,12 +51,6 @@ static struct region_exact exact_of(struct builder *b, struct value x)
 {
     return x.name && !x.span ? (struct region_exact){x.name, x.at}
                              : (struct region_exact){.id = VALUE_NAMES + ++b->region.ids};
-}
-
-static void renew(struct builder *b, unsigned guest)
-{
-    b->region.value[guest] = value_fresh(&b->region.values);
-    b->region.exact[guest] = exact_of(b, b->region.value[guest]);
 }
 
 void region_forget(struct builder *b)
@@ -116,18 +111,14 @@ static bool may_take_r12(const struct builder *b)
     return b->way[b->cur] == WAY_PLAIN && (b->held.on || !names_away(b));
 }
 
-enum { ANY_SCRATCH = 1 << R10 | 1 << R11 | 1 << R12 };
-
 /* One of the allowed scratch registers for another fact: a free one, else the one that was not used for longest. r12 is
  * for guest registers first, and r10, which goes with each address that is computed, holds no entry. */
 static unsigned choose(const struct builder *b, unsigned allowed)
 {
-    static const uint8_t order[3] = {R10, R11, R12};
     unsigned oldest = NO_REG, held = NO_REG;
     if (!may_take_r12(b) || held_is(b, R12))
         allowed &= ~(1u << R12);
-    for (unsigned i = 0; i < 3; i++) {
-        unsigned h = order[i];
+    for (unsigned h = R10; h <= R12; h++) {
         if (!(allowed >> h & 1))
             continue;
         if (held_is(b, h))
@@ -138,6 +129,14 @@ static unsigned choose(const struct builder *b, unsigned allowed)
             oldest = h;
     }
     return oldest == NO_REG ? held : oldest;
+}
+
+/* Does the scratch register hold a fact of that kind about what is near x, and may the current access go by it? */
+static bool serves(struct builder *b, unsigned host, enum region_kind kind, struct value x, uint64_t reach)
+{
+    const struct region_fact *f = fact_in(b, host);
+    return f->kind == kind && !f->constant && (host != R12 || may_take_r12(b)) &&
+           value_near(&b->region.values, x, f->of, reach);
 }
 
 static struct region_fact *set_fact(struct builder *b, unsigned host, enum region_kind kind, struct value of)
@@ -154,11 +153,9 @@ static struct region_fact *set_fact(struct builder *b, unsigned host, enum regio
 static unsigned find_entry(struct builder *b, struct value x, uint64_t reach, unsigned allowed)
 {
     for (unsigned h = R10; h <= R12; h++) {
-        struct region_fact *f = fact_in(b, h);
-        if (f->kind != REGION_ENTRY || f->constant || !(allowed >> h & 1) || (h == R12 && !may_take_r12(b)) ||
-            !value_near(&b->region.values, x, f->of, reach))
+        if (!(allowed >> h & 1) || !serves(b, h, REGION_ENTRY, x, reach))
             continue;
-        used(b, f);
+        used(b, fact_in(b, h));
         return h;
     }
     return NO_REG;
@@ -226,8 +223,7 @@ static unsigned find_host(struct builder *b, unsigned guest, struct value x, uin
     const struct region_exact *now = &b->region.exact[guest];
     for (unsigned h = R10; h <= R12; h++) {
         struct region_fact *f = fact_in(b, h);
-        if (f->kind != REGION_HOST || f->base.id != now->id || (h == R12 && !may_take_r12(b)) ||
-            !value_near(&b->region.values, x, f->of, reach))
+        if (f->base.id != now->id || !serves(b, h, REGION_HOST, x, reach))
             continue;
         *at = now->at - f->base.at;
         if (*at < -AT_MAX || *at > AT_MAX)
@@ -238,16 +234,20 @@ static unsigned find_host(struct builder *b, unsigned guest, struct value x, uin
     return NO_REG;
 }
 
+/* The scratch register has become that. */
+static void set_host(struct builder *b, unsigned host, unsigned guest, struct value x)
+{
+    set_fact(b, host, REGION_HOST, x)->base = b->region.exact[guest];
+}
+
 /* Makes a scratch register that: what the guest register holds is in `base`, the entry for x in `entry`. */
 static unsigned make_host(struct builder *b, unsigned guest, unsigned base, unsigned entry, struct value x)
 {
-    unsigned to = choose(b, base == R10 ? 1u << R10 : ANY_SCRATCH & ~(1u << entry));
+    unsigned to = choose(b, base == R10 ? 1u << R10 : HELD_ANY & ~(1u << entry));
     asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)entry, 1, 0), 0);
     held_lose(b, to);
-    if (to != entry)
-        fact_in(b, entry)->used = 0; /* the next one that is needed may go there: this one serves the same */
-    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
-    f->base = b->region.exact[guest];
+    fact_in(b, entry)->used = 0; /* the next one that is needed may go there: this one serves the same */
+    set_host(b, to, guest, x);
     return to;
 }
 
@@ -255,14 +255,13 @@ static unsigned make_host(struct builder *b, unsigned guest, unsigned base, unsi
  * if that is not the one in `base`. */
 static unsigned look_up_host(struct builder *b, unsigned guest, unsigned base, const struct rm *sum, struct value x)
 {
-    unsigned to = choose(b, is_scratch(base) ? ANY_SCRATCH & ~(1u << base) : ANY_SCRATCH);
+    unsigned to = choose(b, is_scratch(base) ? HELD_ANY & ~(1u << base) : HELD_ANY);
     held_lose(b, to);
     if (sum)
         asm_op(&b->a, OP_LEA | OP_W, to, *sum, 0);
     bt_emit_region(&b->a, bt_regions(b->v, b->mode), to, sum ? to : base);
     asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)to, 1, 0), 0);
-    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
-    f->base = b->region.exact[guest];
+    set_host(b, to, guest, x);
     return to;
 }
 
@@ -271,6 +270,11 @@ static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
 {
     unsigned host = host_gpr(b, guest);
     return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
+}
+
+unsigned region_index(struct builder *b, unsigned guest)
+{
+    return address_gpr(b, guest, 1 << R12);
 }
 
 /* [guest + disp]. Where disp may lead out of the register's region, that of the sum is looked up. */
@@ -287,8 +291,7 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
     unsigned base = address_gpr(b, guest, HELD_BASE);
     if (base == NO_REG || (far && base == R10))
         return false;
-    unsigned allowed = is_scratch(base) ? 1u << R11 : ANY_SCRATCH & ~(1u << R10),
-             entry = find_entry(b, x, REACH, allowed);
+    unsigned allowed = is_scratch(base) ? 1u << R11 : HELD_ANY & ~(1u << R10), entry = find_entry(b, x, REACH, allowed);
     if (entry == NO_REG && far) {
         held_lose(b, R10);
         asm_op(&b->a, OP_LEA | OP_W, R10, rm_mem(base, disp), 0);
@@ -314,26 +317,20 @@ static bool comes_again(const struct builder *b)
     return false;
 }
 
-/* An index that is in no register, or could be taken for an entry. */
-static unsigned index_gpr(struct builder *b, unsigned guest)
-{
-    return address_gpr(b, guest, 1 << R12);
-}
-
 /* By the region of base, since the index is narrow. */
 static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
     struct value x = b->region.value[base];
     int64_t at = 0;
-    unsigned by = index_gpr(b, index), host = find_host(b, base, x, REACH_BEFORE_INDEX, &at);
+    unsigned by = region_index(b, index), host = find_host(b, base, x, REACH_BEFORE_INDEX, &at);
     if (by == NO_REG)
         return false;
     if (host == NO_REG) {
         unsigned from = address_gpr(b, base, HELD_BASE);
         if (from == NO_REG)
             return false;
-        unsigned entry = find_entry(b, x, REACH_BEFORE_INDEX, ANY_SCRATCH & ~(1u << R10));
+        unsigned entry = find_entry(b, x, REACH_BEFORE_INDEX, HELD_ANY & ~(1u << R10));
         host = entry == NO_REG ? look_up_host(b, base, from, NULL, x) : make_host(b, base, from, entry, x);
     }
     *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
@@ -357,7 +354,7 @@ static bool by_sum(struct builder *b, struct rm *rm)
     }
     if (!x.name || (host == NO_REG && !comes_again(b)))
         return false;
-    unsigned by = index_gpr(b, index), from = NO_REG;
+    unsigned by = region_index(b, index), from = NO_REG;
     if (by == NO_REG)
         return false;
     if (host == NO_REG || !region_is(b, host)) { /* that may have gone for the index */
@@ -365,7 +362,7 @@ static bool by_sum(struct builder *b, struct rm *rm)
         if (from == NO_REG || is_scratch(from) || is_scratch(by))
             return false;
         struct rm sum = rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp);
-        unsigned entry = find_entry(b, x, REACH, ANY_SCRATCH & ~(1u << R10));
+        unsigned entry = find_entry(b, x, REACH, HELD_ANY & ~(1u << R10));
         host = entry == NO_REG ? look_up_host(b, base, from, &sum, x) : make_host(b, base, from, entry, x);
         at = 0;
     }
@@ -381,7 +378,7 @@ bool region_indexed(struct builder *b, struct rm *rm)
     if (m->base == GPR_IP || m->index == GPR_NONE)
         return false;
     if (m->base == GPR_NONE) { /* that of the lowest region, the host's address for 0; not within reach of others */
-        unsigned by = short_index && m->disp >= 0 ? index_gpr(b, m->index) : NO_REG;
+        unsigned by = short_index && m->disp >= 0 ? region_index(b, m->index) : NO_REG;
         if (by == NO_REG)
             return false;
         region_load_constant(b, 0);
@@ -397,8 +394,7 @@ bool region_indexed(struct builder *b, struct rm *rm)
 
 /* ---- behind each instruction ---- */
 
-/* Does the current instruction, which no held register is for, leave r11 alone, but for its access through the window?
- */
+/* Does the current instruction, with nothing held, leave r11 alone but for its access through the window? */
 static bool keeps_r11(const struct builder *b)
 {
     const struct insn *in = b->in;
@@ -478,14 +474,24 @@ static struct value result(struct builder *b, unsigned *from, int64_t *n)
     return value_plus(b->region.value[to->num], *n);
 }
 
-void region_follow(struct builder *b)
+/* The guest register that the current instruction writes, and no other. narrow: it makes that a number of 32 bits. */
+static void follow_one(struct builder *b, unsigned guest, bool narrow)
+{
+    struct region_facts *r = &b->region;
+    unsigned from;
+    int64_t n;
+    struct value made = result(b, &from, &n);
+    if (!made.name)
+        made = narrow ? value_within(&r->values, NARROW) : value_fresh(&r->values);
+    r->exact[guest] = made.span && from < GPR_COUNT ? (struct region_exact){r->exact[from].id, r->exact[from].at + n}
+                                                    : exact_of(b, made);
+    r->value[guest] = made;
+}
+
+void region_follow(struct builder *b, bool narrow)
 {
     struct region_facts *r = &b->region;
     uint16_t written = b->in->gpr_write;
-    unsigned from;
-    int64_t n;
-    if (b->cur >= r->last) /* nobody will ask */
-        return;
     if (!b->held.on && !keeps_r11(b)) {
         region_forget(b);
         return;
@@ -494,22 +500,14 @@ void region_follow(struct builder *b)
         region_lose(b, R10);
         region_lose(b, R12);
     }
-    struct value made = result(b, &from, &n);
-    struct region_exact exact = exact_of(b, made);
-    if (made.span && from < GPR_COUNT)
-        exact = (struct region_exact){r->exact[from].id, r->exact[from].at + n};
+    if (__builtin_popcount(written) == 1) {
+        follow_one(b, (unsigned)__builtin_ctz(written), narrow);
+        return;
+    }
     for (unsigned i = 0; i < GPR_COUNT; i++) {
         if (!(written >> i & 1))
             continue;
-        renew(b, i);
-        if (__builtin_popcount(written) != 1)
-            continue;
-        if (made.name) {
-            r->value[i] = made;
-            r->exact[i] = exact;
-        } else if (narrow_is_made(b)) {
-            r->value[i] = value_within(&r->values, NARROW);
-            r->exact[i] = exact_of(b, r->value[i]);
-        }
+        r->value[i] = value_fresh(&r->values);
+        r->exact[i] = exact_of(b, r->value[i]);
     }
 }

@@ -166,9 +166,7 @@ static bool indexed_stack_rm(struct builder *b, struct rm *rm)
     const struct insn_mem *m = &b->in->mem;
     if (m->base != GPR_SP || m->index == GPR_NONE || !(b->narrow >> m->index & 1))
         return false;
-    unsigned by = host_gpr(b, m->index);
-    if (by == NO_REG && b->held.on)
-        by = held_use(b, m->index, true, false, 1 << R12);
+    unsigned by = region_index(b, m->index);
     if (by == NO_REG)
         return false;
     *rm = rm_stack((int32_t)m->disp);
@@ -340,10 +338,11 @@ void window_after_insn(struct builder *b)
 {
     if (b->way[b->cur] == WAY_C) /* glue has looked it up */
         b->stack_drift = 0;
-    if (!has_regions(b))
+    if (!has_regions(b) || b->cur >= b->region.last) /* nobody will ask */
         return;
-    region_follow(b);
-    narrow_follow(b);
+    bool narrow = narrow_is_made(b);
+    region_follow(b, narrow);
+    narrow_follow(b, narrow);
 }
 
 /* ---- operands ---- */
