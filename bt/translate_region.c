@@ -289,8 +289,14 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
         return true;
     }
     unsigned base = address_gpr(b, guest, HELD_BASE);
-    if (base == NO_REG || (far && base == R10))
+    if (far && (base == NO_REG || base == R10))
         return false;
+    if (base == NO_REG) {
+        held_lose(b, R10);
+        gpr_load(b, R10, guest);
+        *rm = region_passing(b, disp);
+        return true;
+    }
     unsigned allowed = is_scratch(base) ? 1u << R11 : HELD_ANY & ~(1u << R10), entry = find_entry(b, x, REACH, allowed);
     if (entry == NO_REG && far) {
         held_lose(b, R10);
