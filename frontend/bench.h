@@ -12,11 +12,11 @@
 #include <stdio.h>
 
 enum bench_engine { BENCH_NATIVE, BENCH_BT, BENCH_KVM, BENCH_TCG, BENCH_BOCHS, BENCH_ENGINES };
-enum bench_suite { BENCH_COMPUTE, BENCH_KERNEL, BENCH_NANO, BENCH_SUITES };
+enum bench_suite { BENCH_COMPUTE, BENCH_VECTOR, BENCH_KERNEL, BENCH_NANO, BENCH_SUITES };
 extern const char *const bench_engine_names[BENCH_ENGINES];
 extern const char *const bench_suite_names[BENCH_SUITES];
 
-enum { BENCH_MAX_RUNS = 99, BENCH_MAX_ITEMS = 64, BENCH_NAME_LEN = 40 };
+enum { BENCH_MAX_RUNS = 99, BENCH_MAX_ITEMS = 64, BENCH_NAME_LEN = 40, BENCH_REASON_LEN = 40 };
 
 /* Samples are nanoseconds; in the nano suite cycles of the host's time stamp counter. */
 struct bench_samples {
@@ -29,7 +29,8 @@ struct bench_item {
     struct bench_samples engine[BENCH_ENGINES];
     uint32_t checksum;
     bool have_checksum;
-    unsigned wrong; /* set of 1 << engine that gave another checksum */
+    unsigned wrong;                                /* set of 1 << engine that gave another checksum */
+    char skipped[BENCH_ENGINES][BENCH_REASON_LEN]; /* what its processor lacks for this item; empty: nothing */
 };
 struct bench_suite_results {
     struct bench_item items[BENCH_MAX_ITEMS]; /* in the order of their first appearance */
@@ -52,11 +53,12 @@ void bench_add(struct bench_item *item, enum bench_engine engine, double value);
 /* The first checksum is the right one (native comes first); every other is noted in item->wrong. */
 void bench_check(struct bench_item *item, enum bench_engine engine, uint32_t checksum);
 
-/* A line of console output. Finds "bench NAME NANOSECONDS [CHECKSUM]" or "nano NAME CYCLES" anywhere in it, for the
- * firmware leaves escape sequences in front. */
+/* A line of console output. Finds "bench NAME NANOSECONDS [CHECKSUM]", "bench-skip NAME REASON" or "nano NAME CYCLES"
+ * anywhere in it, for the firmware leaves escape sequences in front. */
 enum bench_line {
     BENCH_LINE_OTHER,
     BENCH_LINE_ITEM,
+    BENCH_LINE_SKIP, /* name and reason only */
     BENCH_LINE_ERROR,
     BENCH_LINE_END,
     BENCH_LINE_START, /* around the measured part, where the host's clock is to be used: Bochs */
@@ -67,6 +69,7 @@ struct bench_parsed {
     double value;
     bool have_checksum;
     uint32_t checksum;
+    char reason[BENCH_REASON_LEN]; /* cut off where it is longer */
 };
 enum bench_line bench_parse_line(const char *line, struct bench_parsed *out);
 

@@ -72,6 +72,24 @@ static double mean_of_medians(const struct bench_suite_results *s, enum bench_en
     return bench_geometric_mean(s, a, b, NULL);
 }
 
+static void print_item(const struct bench_item *item, const bool *engine, const bool *ratio, bool cycles, FILE *out)
+{
+    fprintf(out, "%-22s", item->name);
+    for (int e = 0; e < BENCH_ENGINES; e++)
+        if (engine[e])
+            print_value(out, bench_median(&item->engine[e]), cycles);
+    for (unsigned k = 0; k < RATIOS; k++)
+        if (ratio[k])
+            print_ratio(out, bench_ratio(item, ratios[k].over, ratios[k].under));
+    for (int e = 0; e < BENCH_ENGINES; e++) {
+        if (item->wrong >> e & 1)
+            fprintf(out, "  WRONG RESULT under %s", bench_engine_names[e]);
+        if (*item->skipped[e])
+            fprintf(out, "  %s: %s", bench_engine_names[e], item->skipped[e]);
+    }
+    fputc('\n', out);
+}
+
 static void print_suite(const struct bench_results *r, enum bench_suite suite, FILE *out)
 {
     const struct bench_suite_results *s = &r->suite[suite];
@@ -81,35 +99,21 @@ static void print_suite(const struct bench_results *r, enum bench_suite suite, F
     for (unsigned k = 0; k < RATIOS; k++)
         ratio[k] = engine[ratios[k].over] && engine[ratios[k].under];
 
-    fprintf(out, "\n%-22s",
-            suite == BENCH_NANO     ? "nano (cycles)"
-            : suite == BENCH_KERNEL ? "kernel (ms)"
-                                    : "compute (ms)");
+    char title[32];
+    snprintf(title, sizeof title, "%s (%s)", bench_suite_names[suite], cycles ? "cycles" : "ms");
+    fprintf(out, "\n%-22s", title);
     for (int e = 0; e < BENCH_ENGINES; e++)
         if (engine[e])
             fprintf(out, " %11s", bench_engine_names[e]);
     for (unsigned k = 0; k < RATIOS; k++)
         if (ratio[k]) {
-            char title[32];
             snprintf(title, sizeof title, "%s/%s", bench_engine_names[ratios[k].over],
                      bench_engine_names[ratios[k].under]);
             fprintf(out, " %9s", title);
         }
     fputc('\n', out);
-    for (unsigned i = 0; i < s->count; i++) {
-        const struct bench_item *item = &s->items[i];
-        fprintf(out, "%-22s", item->name);
-        for (int e = 0; e < BENCH_ENGINES; e++)
-            if (engine[e])
-                print_value(out, bench_median(&item->engine[e]), cycles);
-        for (unsigned k = 0; k < RATIOS; k++)
-            if (ratio[k])
-                print_ratio(out, bench_ratio(item, ratios[k].over, ratios[k].under));
-        for (int e = 0; e < BENCH_ENGINES; e++)
-            if (item->wrong >> e & 1)
-                fprintf(out, "  WRONG RESULT under %s", bench_engine_names[e]);
-        fputc('\n', out);
-    }
+    for (unsigned i = 0; i < s->count; i++)
+        print_item(&s->items[i], engine, ratio, cycles, out);
     if (s->count) {
         print_mean("geometric mean", s, engine, ratio, mean_of_medians, out);
         print_mean("  of the minima", s, engine, ratio, mean_of_minima, out);
@@ -164,6 +168,10 @@ static void add_item(cJSON *items, const struct bench_suite_results *s, const st
         cJSON_AddItemToObject(engine, "samples", cJSON_CreateDoubleArray(samples->value, (int)samples->count));
     }
     add_ratios(cJSON_AddObjectToObject(object, "ratios"), s, item);
+    cJSON *skipped = cJSON_AddObjectToObject(object, "skipped");
+    for (int e = 0; e < BENCH_ENGINES; e++)
+        if (*item->skipped[e])
+            cJSON_AddStringToObject(skipped, bench_engine_names[e], item->skipped[e]);
 }
 
 static void add_suite(cJSON *suites, const struct bench_results *r, enum bench_suite suite)

@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const bench_engine_names[BENCH_ENGINES] = {"native", "bt", "kvm", "tcg", "bochs"};
-const char *const bench_suite_names[BENCH_SUITES] = {"compute", "kernel", "nano"};
+const char *const bench_suite_names[BENCH_SUITES] = {"compute", "vector", "kernel", "nano"};
 
 struct bench_item *bench_item(struct bench_suite_results *s, const char *name)
 {
@@ -50,6 +50,28 @@ static const char *behind(const char *line, const char *word)
     return found;
 }
 
+/* The name that the text begins with. Returns what is behind it and its blank; NULL: there is none, or it is too long.
+ */
+static const char *take_name(const char *text, struct bench_parsed *out)
+{
+    size_t len = strcspn(text, " \r\n");
+    if (!len || len >= BENCH_NAME_LEN || text[len] != ' ')
+        return NULL;
+    memset(out, 0, sizeof *out);
+    memcpy(out->name, text, len);
+    return text + len + 1;
+}
+
+static enum bench_line parse_skip(const char *text, struct bench_parsed *out)
+{
+    const char *reason = take_name(text, out);
+    size_t len = reason ? strcspn(reason, "\r\n") : 0;
+    if (!len)
+        return BENCH_LINE_OTHER;
+    snprintf(out->reason, sizeof out->reason, "%.*s", (int)len, reason);
+    return BENCH_LINE_SKIP;
+}
+
 enum bench_line bench_parse_line(const char *line, struct bench_parsed *out)
 {
     if (strstr(line, "bench-end"))
@@ -60,7 +82,10 @@ enum bench_line bench_parse_line(const char *line, struct bench_parsed *out)
         return BENCH_LINE_STOP;
     if (strstr(line, "bench-error "))
         return BENCH_LINE_ERROR;
-    const char *p = behind(line, "bench ");
+    const char *p = behind(line, "bench-skip ");
+    if (p)
+        return parse_skip(p, out);
+    p = behind(line, "bench ");
     bool nano = false;
     if (!p) {
         p = behind(line, "nano ");
@@ -68,15 +93,10 @@ enum bench_line bench_parse_line(const char *line, struct bench_parsed *out)
     }
     if (!p)
         return BENCH_LINE_OTHER;
-    size_t len = strcspn(p, " \r\n");
-    if (!len || len >= BENCH_NAME_LEN || p[len] != ' ')
-        return BENCH_LINE_OTHER;
-    memset(out, 0, sizeof *out);
-    memcpy(out->name, p, len);
-    p += len + 1;
     char *end;
     errno = 0;
-    if (*p < '0' || *p > '9')
+    p = take_name(p, out);
+    if (!p || *p < '0' || *p > '9')
         return BENCH_LINE_OTHER;
     out->value = strtod(p, &end);
     if (end == p || errno || !isfinite(out->value))

@@ -79,6 +79,12 @@ static const char *qemu_name(const struct bench_material *m)
     return m->bits == 64 ? "qemu-system-x86_64" : "qemu-system-i386";
 }
 
+/* Only the compute suite needs Debian's packages. */
+static const char *archive_of(enum bench_suite suite)
+{
+    return bench_suite_names[suite == BENCH_COMPUTE ? BENCH_COMPUTE : BENCH_KERNEL];
+}
+
 const char *bench_missing(const struct bench_material *m, enum bench_engine engine, enum bench_suite suite, char *why,
                           size_t why_len)
 {
@@ -94,7 +100,7 @@ const char *bench_missing(const struct bench_material *m, enum bench_engine engi
         if (file_missing(m, "program", why, why_len))
             return why;
     } else {
-        snprintf(initrd, sizeof initrd, "%s.initrd", bench_suite_names[suite]);
+        snprintf(initrd, sizeof initrd, "%s.initrd", archive_of(suite));
         if (file_missing(m, "vmlinuz", why, why_len) || file_missing(m, initrd, why, why_len))
             return why;
     }
@@ -147,7 +153,7 @@ static void boot_linux(struct command *c, const struct bench_material *m, enum b
     word(c, "%skernel", dash);
     word(c, "%s/vmlinuz", m->folder);
     word(c, "%sinitrd", dash);
-    word(c, "%s/%s.initrd", m->folder, bench_suite_names[suite]);
+    word(c, "%s/%s.initrd", m->folder, archive_of(suite));
     word(c, "%sappend", dash);
     word(c, "console=ttyS0 quiet -- %s", items);
 }
@@ -188,6 +194,8 @@ static void qemu_command(struct command *c, const struct bench_material *m, enum
     word(c, "%s", qemu_name(m));
     WORDS(c, "-accel", "tcg", "-M", "pc", "-m", "256", "-display", "none", "-serial", "stdio", "-monitor", "none",
           "-no-reboot", "-net", "none");
+    if (suite == BENCH_VECTOR) /* its default processor has nothing newer than SSE3 */
+        WORDS(c, "-cpu", "max");
     if (suite == BENCH_NANO) {
         WORDS(c, "-device", "isa-debug-exit,iobase=0xf4", "-kernel");
         word(c, "%s/nano.elf", m->folder);
@@ -295,6 +303,10 @@ static void take_line(struct run *r, const struct bench_material *m)
         if (r->marked)
             parsed.value = (double)r->marked;
         r->marked = 0;
+        if (r->count < BENCH_MAX_ITEMS)
+            r->items[r->count++] = parsed;
+        break;
+    case BENCH_LINE_SKIP:
         if (r->count < BENCH_MAX_ITEMS)
             r->items[r->count++] = parsed;
         break;
@@ -407,6 +419,10 @@ static void keep(const struct run *r, enum bench_engine engine, enum bench_suite
         struct bench_item *item = bench_item(results, r->items[i].name);
         if (!item)
             continue;
+        if (*r->items[i].reason) {
+            strcpy(item->skipped[engine], r->items[i].reason);
+            continue;
+        }
         bench_add(item, engine, r->items[i].value);
         if (r->items[i].have_checksum)
             bench_check(item, engine, r->items[i].checksum);

@@ -36,6 +36,14 @@ static void item_lines(void)
     CU_ASSERT_EQUAL(parse("bench-start", &p), BENCH_LINE_START);
     CU_ASSERT_EQUAL(parse("bench-stop\r", &p), BENCH_LINE_STOP);
     CU_ASSERT_EQUAL(parse("bench-error mmap", &p), BENCH_LINE_ERROR);
+    CU_ASSERT_EQUAL(parse("\033cbench-skip dot-avx2 no AVX2 with FMA\r\n", &p), BENCH_LINE_SKIP);
+    CU_ASSERT_STRING_EQUAL(p.name, "dot-avx2");
+    CU_ASSERT_STRING_EQUAL(p.reason, "no AVX2 with FMA");
+    CU_ASSERT_EQUAL(parse("bench-skip dot-avx2 a reason that is very much longer than any reason may ever be", &p),
+                    BENCH_LINE_SKIP);
+    CU_ASSERT_EQUAL(strlen(p.reason), BENCH_REASON_LEN - 1);
+    CU_ASSERT_EQUAL(parse("bench dot-avx2 5 00000001", &p), BENCH_LINE_ITEM);
+    CU_ASSERT_STRING_EQUAL(p.reason, "");
 }
 
 static void other_lines(void)
@@ -57,6 +65,11 @@ static void other_lines(void)
                                         "bench sort 1e999",
                                         "bench sort 5x",
                                         "nano in 5 00000001",
+                                        "bench-skip",
+                                        "bench-skip dot-avx2",
+                                        "bench-skip dot-avx2 ",
+                                        "bench-skip dot-avx2 \r\n",
+                                        "bench-skip  no AVX2",
                                         "[    0.1] a line",
                                         "bench a-name-that-is-much-longer-than-any-name-may-ever-be 5 00000001"};
     struct bench_parsed p;
@@ -170,6 +183,7 @@ static struct bench_results *example(void)
     fill(bench_item(&r->suite[BENCH_NANO], "in"), BENCH_BT, 216, 216, 216);
     bench_check(&s->items[0], BENCH_NATIVE, 1);
     bench_check(&s->items[0], BENCH_BT, 2);
+    strcpy(bench_item(s, "dot-avx2")->skipped[BENCH_BT], "no AVX2");
     return r;
 }
 
@@ -191,6 +205,9 @@ static void table(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "WRONG RESULT under bt"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "kvm: skipped: no /dev/kvm"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "216"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "compute (ms) "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "nano (cycles) "));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, " -         -  bt: no AVX2\n"));
     CU_ASSERT_PTR_NULL(strstr(text, " nan"));
     free(text);
     free(r);
@@ -214,6 +231,9 @@ static void json(void)
                            1e-9);
     CU_ASSERT_STRING_EQUAL(cJSON_GetObjectItem(cJSON_GetObjectItem(suite, "skipped"), "kvm")->valuestring,
                            "no /dev/kvm");
+    item = cJSON_GetArrayItem(cJSON_GetObjectItem(suite, "items"), 2);
+    CU_ASSERT_STRING_EQUAL(cJSON_GetObjectItem(cJSON_GetObjectItem(item, "skipped"), "bt")->valuestring, "no AVX2");
+    CU_ASSERT_PTR_NULL(cJSON_GetObjectItem(cJSON_GetObjectItem(item, "engines"), "bt"));
     cJSON_Delete(root);
     free(text);
     free(r);
@@ -282,6 +302,10 @@ static void runs(void)
     double marked = bench_median(&bench_item(s, "c")->engine[BENCH_NATIVE]);
     CU_ASSERT(marked > 1e8 && marked < 1e10);
     CU_ASSERT_EQUAL(bench_median(&bench_item(s, "d")->engine[BENCH_NATIVE]), 6);
+    /* What the processor lacks is noted. */
+    CU_ASSERT_EQUAL(run_script("echo bench-skip e no such thing; echo bench-end", 20 * second, s, why, sizeof why), 0);
+    CU_ASSERT_STRING_EQUAL(bench_item(s, "e")->skipped[BENCH_NATIVE], "no such thing");
+    CU_ASSERT_EQUAL(bench_item(s, "e")->engine[BENCH_NATIVE].count, 0);
     /* What failed leaves no samples. */
     CU_ASSERT_EQUAL(
         run_script("echo bench a 6 00000001; echo one >&2; echo two >&2; exit 3", 20 * second, s, why, sizeof why), -1);
@@ -329,6 +353,8 @@ static void command_line(void)
     CU_ASSERT_EQUAL(bench("--runs", "5x"), 64);
     CU_ASSERT_EQUAL(bench("--bits", "33"), 64);
     CU_ASSERT_EQUAL(bench("--items", "crc-32"), 64);
+    CU_ASSERT_EQUAL(bench("--suite=compute,vector", "--items=crc-32"), 64);
+    CU_ASSERT_EQUAL(bench("--suite=nano", "--items=in"), 64);
     CU_ASSERT_EQUAL(bench("--timeout", "0"), 64);
     CU_ASSERT_EQUAL(bench("--json", NULL), 64);
     CU_ASSERT_EQUAL(bench("--frobnicate", NULL), 64);

@@ -2,6 +2,8 @@
 /* Start, output, the list of items and life as process 1. */
 #include "program.h"
 
+#include <cpuid.h>
+
 struct timespec {
     long seconds, nanoseconds;
 };
@@ -255,10 +257,27 @@ void run_program(const char *path, const char *const *argv, const char *const *e
 
 /* The list. */
 
+/* AVX2 and FMA: the processor has them (CPUID), and the system keeps their registers (XCR0; SDM volume 1, 14.3 and
+ * 14.7.1). */
+static int avx2_works(void)
+{
+    enum { OSXSAVE_AVX_FMA = 1 << 27 | 1 << 28 | 1 << 12, AVX2 = 1 << 5, XMM_YMM = 6 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & OSXSAVE_AVX_FMA) != OSXSAVE_AVX_FMA)
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return (a & XMM_YMM) == XMM_YMM && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & AVX2);
+}
+
 static const struct {
     const char *suite;
     const struct item *items;
-} groups[] = {{"compute", compute_items}, {"compute", package_items}, {"kernel", kernel_items}};
+    int avx2; /* they need it */
+} groups[] = {{"compute", compute_items, 0},
+              {"compute", package_items, 0},
+              {"vector", vector_sse2_items, 0},
+              {"vector", vector_avx2_items, 1},
+              {"kernel", kernel_items, 0}};
 
 static int equal(const char *a, const char *b)
 {
@@ -280,6 +299,15 @@ static void run_item(const struct item *item)
     put_line();
 }
 
+static void skip_item(const struct item *item, const char *reason)
+{
+    put("bench-skip ");
+    put(item->name);
+    put(" ");
+    put(reason);
+    put_line();
+}
+
 static int run_named(const char *name)
 {
     /* become_init has been asked for these, and the host's side measures the second */
@@ -287,7 +315,10 @@ static int run_named(const char *name)
     for (unsigned g = 0; g < sizeof groups / sizeof *groups; g++)
         for (const struct item *item = groups[g].items; item->name; item++)
             if (equal(name, groups[g].suite) || equal(name, item->name)) {
-                run_item(item);
+                if (groups[g].avx2 && !avx2_works())
+                    skip_item(item, "no AVX2 with FMA");
+                else
+                    run_item(item);
                 found = 1;
             }
     return found;

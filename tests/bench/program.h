@@ -5,7 +5,8 @@
  *     program [--root DIR] [--mark] ITEM|SUITE...
  *
  * Each item prints "bench NAME NANOSECONDS CHECKSUM" (CLOCK_MONOTONIC); the checksum is the same wherever it runs
- * right. As process 1 it first prints "bench kernel-to-userland NANOSECONDS 0", mounts what the items need, and powers
+ * right. "bench-skip NAME REASON" stands for an item that this processor (or its system) has not the instructions for.
+ * As process 1 it first prints "bench kernel-to-userland NANOSECONDS 0", mounts what the items need, and powers
  * off when done. --root: the folder that holds bin/, lib/ and configure; default /.
  * --mark: lines "bench-start" and "bench-stop" around each measured part, for a host that trusts its own clock more. */
 #ifndef BENCH_PROGRAM_H
@@ -18,7 +19,8 @@ struct item {
     const char *name;
     uint32_t (*run)(void); /* prepares, measures between timer_start and timer_stop, returns a checksum */
 };
-extern const struct item compute_items[], kernel_items[], package_items[]; /* they end with a NULL name */
+/* They end with a NULL name. */
+extern const struct item compute_items[], kernel_items[], package_items[], vector_sse2_items[], vector_avx2_items[];
 
 void timer_start(void);
 void timer_stop(void);
