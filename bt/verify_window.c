@@ -12,7 +12,9 @@ enum {
     DETOUR_DRIFT = ACCESS_DRIFT,
     NEAR_BYTES = 64 << 10, /* an access as near to RSP says where RSP is */
     ACCESS_BYTES = 512,
-    CONSTANT_REGIONS = 1 << 15
+    CONSTANT_REGIONS = 1 << 15,
+    SLOTS = 4, /* guest R12-R15 in cpu->gpr */
+    SLOT_BYTES = sizeof(uint64_t)
 };
 static const uint64_t UNKNOWN = 1ull << 40;
 
@@ -64,7 +66,7 @@ static void forget_facts(struct verify_window *w)
         w->fact[i].kind = VERIFY_NOTHING;
     for (unsigned i = 0; i < 16; i++)
         w->value[i] = value_fresh(&w->values);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < SLOTS; i++)
         w->slot[i] = value_fresh(&w->values);
     w->r10_known = false;
     w->narrow = 0;
@@ -207,11 +209,10 @@ static bool extends(const struct verify_window *w, const cs_insn *i)
     }
 }
 
+/* Of an instruction that writes its first operand. */
 static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
-    if (!x->op_count || i->id == X86_INS_CMP || i->id == X86_INS_TEST)
-        return false;
     if (x->operands[0].type != X86_OP_REG)
         return x->operands[0].type == X86_OP_MEM && x->operands[0].size == 8 && extends(w, i);
     return x->operands[0].size == 4 ? writes_32_bits(i) : x->operands[0].size == 8 && extends(w, i);
@@ -221,14 +222,61 @@ static bool makes_narrow(const struct verify_window *w, const cs_insn *i)
 
 static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)};
 
-/* The field of guest R12-R15 that a whole operand is, or NULL. */
-static struct value *slot_of(struct verify_window *w, const cs_x86_op *op)
+/* Is a memory operand's address a constant one? Then *at, as absolute and RIP-relative forms have it. */
+static bool is_constant(const cs_insn *i, const cs_x86_op *op, uint64_t *at)
 {
-    if (op->type != X86_OP_MEM || op->mem.base != X86_REG_INVALID || op->mem.segment != X86_REG_INVALID ||
-        (op->mem.index != X86_REG_INVALID && op->mem.index != X86_REG_RIZ))
+    const x86_op_mem *m = &op->mem;
+    if (op->type != X86_OP_MEM || m->segment != X86_REG_INVALID ||
+        (m->index != X86_REG_INVALID && m->index != X86_REG_RIZ) ||
+        (m->base != X86_REG_INVALID && m->base != X86_REG_RIP))
+        return false;
+    *at = (uint64_t)m->disp + (m->base == X86_REG_RIP ? i->address + i->size : 0);
+    return true;
+}
+
+static uint64_t slot_offset(const struct verify_window *w, uint64_t at)
+{
+    return at - (uintptr_t)&w->vcpu->cpu.gpr[12];
+}
+
+/* The field of guest R12-R15 that a whole operand is, or NULL. */
+static struct value *slot_of(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
+{
+    uint64_t at;
+    if (op->size != SLOT_BYTES || !is_constant(i, op, &at))
         return NULL;
-    uint64_t offset = (uint64_t)op->mem.disp - (uintptr_t)&w->vcpu->cpu.gpr[12];
-    return offset < 4 * sizeof(uint64_t) ? &w->slot[offset / sizeof(uint64_t)] : NULL;
+    uint64_t offset = slot_offset(w, at);
+    return offset < SLOTS * SLOT_BYTES && offset % SLOT_BYTES == 0 ? &w->slot[offset / SLOT_BYTES] : NULL;
+}
+
+/* Bytes that the instruction may write at its operand k. Capstone's size is believed beside general registers and
+ * constants only. */
+static uint64_t written_bytes(const cs_insn *i, unsigned k)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const uint8_t *opcode = x->opcode;
+    bool x87 = opcode[0] >= 0xd8 && opcode[0] <= 0xdf;
+    bool saves = opcode[0] == 0x0f && (opcode[1] == 0xae || opcode[1] == 0xc7);
+    for (unsigned n = 0; n < x->op_count; n++)
+        if (n != k && x->operands[n].type == X86_OP_REG && number_of(whole(x->operands[n].reg)) == 16)
+            return ACCESS_BYTES;
+    return x87 || saves ? ACCESS_BYTES : x->operands[k].size;
+}
+
+/* Fields of guest R12-R15 that the instruction may have written, in whole or in part, are not known any more. */
+static void forget_written(struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    for (unsigned k = 0; k < x->op_count; k++) {
+        bool may_write = k == 0 || i->id == X86_INS_XCHG || (x->operands[k].access & CS_AC_WRITE);
+        uint64_t at;
+        if (!may_write || verify_only_compares(i->id) || !is_constant(i, &x->operands[k], &at))
+            continue;
+        int64_t first = (int64_t)slot_offset(w, at), end = first + (int64_t)written_bytes(i, k);
+        for (int64_t n = 0; n < SLOTS; n++)
+            if (first < (n + 1) * SLOT_BYTES && end > n * SLOT_BYTES)
+                w->slot[n] = value_fresh(&w->values);
+    }
 }
 
 static struct value register_value(const struct verify_window *w, x86_reg r)
@@ -237,9 +285,9 @@ static struct value register_value(const struct verify_window *w, x86_reg r)
     return i < 16 ? w->value[i] : (struct value){0};
 }
 
-static struct value operand_value(struct verify_window *w, const cs_x86_op *op)
+static struct value operand_value(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
 {
-    struct value *slot = slot_of(w, op);
+    const struct value *slot = slot_of(w, i, op);
     if (op->size != 8)
         return (struct value){0};
     return slot ? *slot : op->type == X86_OP_REG ? register_value(w, op->reg) : (struct value){0};
@@ -258,13 +306,13 @@ static struct value result(struct verify_window *w, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
     const cs_x86_op *to = &x->operands[0], *by = &x->operands[1];
-    struct value was = x->op_count ? operand_value(w, to) : (struct value){0};
+    struct value was = x->op_count ? operand_value(w, i, to) : (struct value){0};
     if (!x->op_count || to->size != 8)
         return (struct value){0};
     bool two = x->op_count == 2, imm = two && by->type == X86_OP_IMM, less = i->id == X86_INS_SUB;
     switch (i->id) {
     case X86_INS_MOV:
-        return two ? operand_value(w, by) : (struct value){0};
+        return two ? operand_value(w, i, by) : (struct value){0};
     case X86_INS_INC:
     case X86_INS_DEC:
         return value_plus(was, i->id == X86_INS_INC ? 1 : -1);
@@ -274,7 +322,7 @@ static struct value result(struct verify_window *w, const cs_insn *i)
     case X86_INS_SUB:
         if (imm)
             return value_plus(was, less ? -by->imm : by->imm);
-        return two ? value_sum(&w->values, was, operand_value(w, by), less ? -1 : 1) : (struct value){0};
+        return two ? value_sum(&w->values, was, operand_value(w, i, by), less ? -1 : 1) : (struct value){0};
     case X86_INS_LEA:
         return x->addr_size == 8 && by->mem.segment == X86_REG_INVALID && by->mem.base != X86_REG_RIP
                    ? sum_of(w, register_value(w, by->mem.base), by->mem.index, by->mem.scale, by->mem.disp)
@@ -409,8 +457,8 @@ bool verify_window_pushes(struct verify_window *w, const cs_insn *i)
 /* Is the operand of an instruction this field? */
 static bool is_field(const cs_insn *i, const cs_x86_op *op, const void *field)
 {
-    return op->type == X86_OP_MEM && op->mem.base == X86_REG_RIP &&
-           i->address + i->size + (uint64_t)op->mem.disp == (uintptr_t)field;
+    uint64_t at;
+    return is_constant(i, op, &at) && at == (uintptr_t)field;
 }
 
 /* lea to, [base + index + disp] */
@@ -515,13 +563,13 @@ static const char *after_branch(struct verify_window *w, const cs_insn *i)
     return NULL;
 }
 
-/* Registers that the instruction writes. */
 /* Capstone says that these write the register that they read, too. */
 static bool only_extends_to_rdx(unsigned id)
 {
     return id == X86_INS_CWD || id == X86_INS_CDQ || id == X86_INS_CQO;
 }
 
+/* Registers that the instruction writes. */
 static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i, bool sets_r15)
 {
     cs_regs read, written;
@@ -555,6 +603,49 @@ static const char *after_writes(struct verify_window *w, csh h, const cs_insn *i
     return NULL;
 }
 
+/* What an instruction makes of the register or the field that it writes. */
+struct outcome {
+    unsigned to;        /* the register, by index in names[], or 16 */
+    struct value *slot; /* the field, or NULL */
+    struct value value; /* name 0: unknown */
+    bool narrow;
+    struct verify_fact host;
+};
+
+/* Before anything is forgotten. */
+static struct outcome outcome_of(struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const cs_x86_op *op = &x->operands[0];
+    struct outcome o = {.to = 16};
+    if (i->id == X86_INS_CDQE)
+        return (struct outcome){.to = number_of(X86_REG_RAX), .narrow = true};
+    if (!x->op_count || verify_only_compares(i->id))
+        return o;
+    o.slot = slot_of(w, i, op);
+    if (op->type == X86_OP_REG)
+        o.to = number_of(whole(op->reg));
+    o.value = result(w, i);
+    o.narrow = makes_narrow(w, i);
+    o.host = host_address(w, i);
+    return o;
+}
+
+static void after_outcome(struct verify_window *w, const struct outcome *o)
+{
+    struct value *at = o->to < 16 ? &w->value[o->to] : o->slot;
+    if (!at)
+        return;
+    if (o->value.name)
+        *at = o->value;
+    else if (o->narrow)
+        *at = value_within(&w->values, NARROW);
+    if (o->narrow && o->to < 16)
+        w->narrow |= (uint16_t)(1u << o->to);
+    if (o->host.kind)
+        *fact_in(w, names[o->to][0]) = o->host;
+}
+
 const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i)
 {
     const cs_x86 *x = &i->detail->x86;
@@ -584,26 +675,10 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
         is_index(i, X86_REG_R15, &w->stack_of);
     if (w->touch < w->drift)
         w->drift = w->touch;
-    bool narrow = makes_narrow(w, i);
-    struct verify_fact host = host_address(w, i);
-    struct value made = result(w, i);
-    struct value *slot = x->op_count && !verify_only_compares(i->id) ? slot_of(w, &x->operands[0]) : NULL;
-    unsigned to = x->op_count && x->operands[0].type == X86_OP_REG ? number_of(whole(x->operands[0].reg)) : 16;
+    struct outcome outcome = outcome_of(w, i);
     const char *bad = after_writes(w, h, i, stack || stack_set);
-    if (narrow && to < 16)
-        w->narrow |= (uint16_t)(1u << to);
-    if (i->id == X86_INS_CDQE) {
-        w->narrow |= 1u << number_of(X86_REG_RAX);
-        w->value[number_of(X86_REG_RAX)] = value_within(&w->values, NARROW);
-    }
-    if (!made.name && narrow)
-        made = value_within(&w->values, NARROW);
-    if (slot)
-        *slot = made.name ? made : value_fresh(&w->values);
-    else if (to < 16 && made.name)
-        w->value[to] = made;
-    if (to < 16 && host.kind)
-        *fact_in(w, x->operands[0].reg) = host;
+    forget_written(w, i);
+    after_outcome(w, &outcome);
     w->step = step;
     w->called = false;
     w->index_of = shifted;

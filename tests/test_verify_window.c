@@ -13,7 +13,7 @@ struct bench {
     struct memory mem;
     struct cpu *cpu;
     struct assembler a;
-    uint8_t code[512];
+    uint8_t code[8192];
 };
 enum { MODE = INSN_MODE_64 | BT_MODE_STACK32 | MMU_VIEW_USER << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
 
@@ -123,6 +123,26 @@ static void extend(struct bench *b, unsigned reg)
     asm_op(&b->a, 0x63 | OP_W, reg, rm_reg(reg), 0); /* movsxd */
 }
 
+/* Guest R12 and its neighbours, and by bytes. */
+static uint8_t *slot_byte(struct bench *b, int n)
+{
+    return (uint8_t *)&b->cpu->gpr[12] + n;
+}
+static uint8_t *slot_of(struct bench *b, int n)
+{
+    return slot_byte(b, 8 * n);
+}
+static void put(struct bench *b, unsigned reg, struct rm rm)
+{
+    asm_op(&b->a, OP_MOV_TO | OP_W, reg, rm, 0);
+}
+/* mov rsi, [guest R12] ; mov rcx, [rsi + r11 - 32] */
+static void by_slot(struct bench *b)
+{
+    asm_op(&b->a, OP_MOV | OP_W, RSI, rm_absolute(slot_of(b, 0)), 0);
+    load(b, rm_region(RSI, R11, -MMU_REGION_BIAS));
+}
+
 static void verifier_takes(void)
 {
     struct rm rm;
@@ -219,6 +239,24 @@ static void verifier_takes(void)
     load(&b, rm_region(RBX, R11, 0));
     region(&b, RSI);
     load(&b, rm_region(RDX, R12, 0));
+    CU_ASSERT(good(&b));
+    begin(&b); /* a guest register in memory, beside writes of others */
+    region(&b, RBX);
+    put(&b, RBX, rm_at(slot_of(&b, 0)));
+    put(&b, RDX, rm_absolute(slot_of(&b, 1)));
+    put(&b, RDX, rm_at(slot_of(&b, -1)));
+    asm_op(&b.a, OP_CMP_TO | OP_W, RDX, rm_absolute(slot_of(&b, 0)), 0);
+    by_slot(&b);
+    CU_ASSERT(good(&b));
+    begin(&b); /* many numbers that no register gets */
+    for (unsigned i = 0; i < 520; i++) {
+        asm_op(&b.a, OP_MOV_IMM | OP_W, 0, rm_stack(8), 4);
+        asm_u32(&b.a, i);
+    }
+    extend(&b, RDX);
+    region(&b, RBX);
+    base_on(&b, RBX);
+    load(&b, rm_based(R10, RDX, 8, 0));
     CU_ASSERT(good(&b));
     begin(&b); /* what may be changed when the page moves is not where a jump may be */
     asm_push_imm32(&b.a, -1);
@@ -642,6 +680,55 @@ static void stack_index(struct bench *b)
     load(b, rm_sib(RBX, R15, 1, 8));
 }
 
+/* Guest R12 is what the entry is for. */
+static void keep_in_slot(struct bench *b)
+{
+    region(b, RBX);
+    put(b, RBX, rm_absolute(slot_of(b, 0)));
+}
+static void slot_written(struct bench *b)
+{
+    keep_in_slot(b);
+    put(b, RDX, rm_at(slot_of(b, 0)));
+    by_slot(b);
+}
+static void slot_half_written(struct bench *b)
+{
+    keep_in_slot(b);
+    asm_op(&b->a, OP_MOV_TO, RDX, rm_absolute(slot_byte(b, 4)), 0);
+    by_slot(b);
+}
+static void slot_overlapped(struct bench *b)
+{
+    keep_in_slot(b);
+    put(b, RDX, rm_absolute(slot_byte(b, -4)));
+    by_slot(b);
+}
+static void slot_overlapped_by_vector(struct bench *b)
+{
+    keep_in_slot(b);
+    asm_op(&b->a, 0x111, 0, rm_absolute(slot_byte(b, -8)), 0); /* movups */
+    by_slot(b);
+}
+static void slot_overlapped_by_x87(struct bench *b)
+{
+    keep_in_slot(b);
+    asm_op(&b->a, 0xd9, 6, rm_absolute(slot_byte(b, -20)), 0); /* fnstenv */
+    by_slot(b);
+}
+static void slot_exchanged(struct bench *b)
+{
+    keep_in_slot(b);
+    asm_op(&b->a, OP_XCHG | OP_W, RDX, rm_at(slot_of(b, 0)), 0);
+    by_slot(b);
+}
+static void slot_read_beside(struct bench *b)
+{
+    keep_in_slot(b);
+    asm_op(&b->a, OP_MOV | OP_W, RSI, rm_absolute(slot_byte(b, 4)), 0);
+    load(b, rm_region(RSI, R11, -MMU_REGION_BIAS));
+}
+
 static void verifier_refuses(void)
 {
     static void (*const bad[])(struct bench *) = {wide_index,
@@ -711,7 +798,14 @@ static void verifier_refuses(void)
                                                   stack_far,
                                                   stack_left_far,
                                                   stack_left_by_steps,
-                                                  stack_index};
+                                                  stack_index,
+                                                  slot_written,
+                                                  slot_half_written,
+                                                  slot_overlapped,
+                                                  slot_overlapped_by_vector,
+                                                  slot_overlapped_by_x87,
+                                                  slot_exchanged,
+                                                  slot_read_beside};
     struct bench b = {0};
     if (!open_bench(&b)) {
         test_skip("no windows for 64-bit code here");
