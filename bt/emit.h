@@ -58,7 +58,7 @@ static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = 1, .disp = disp, .region = true};
 }
-/* [base + disp], or [base + index*scale + disp], with a SIB byte in any case; the base is r10 or r11. */
+/* [base + disp], or [base + index*scale + disp], with a SIB byte in any case; the base is one of r10-r12. */
 static inline struct rm rm_based(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .region = true};

@@ -25,7 +25,10 @@ struct value_range {
     uint64_t span;
 };
 
-enum { VALUE_NAMES = 1024, VALUE_SUMS = 128, VALUE_RANGES = 128 };
+/* Enough for a block of BT_BLOCK_MAX_INSNS: beyond them nothing is known. The verifier reads several host instructions
+ * for one of the guest's, and gives names to sums that the translator need not ask about: it must not be the first to
+ * run out. */
+enum { VALUE_NAMES = 2048, VALUE_SUMS = 512, VALUE_RANGES = 512 };
 
 struct values {
     uint32_t count; /* names given, from 1 */
