@@ -256,7 +256,7 @@ static inline const struct bt_glue *bt_glue_of(const struct bt_cache *c, uint32_
         return &c->glue[0];
     if (!(mode & BT_MODE_WINDOW))
         return &c->glue[1];
-    return &c->glue[(mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? 2 : 3];
+    return &c->glue[bt_mode_user(mode) ? 2 : 3];
 }
 
 void bt_cache_destroy(struct bt_vcpu *v);

@@ -20,7 +20,7 @@ static bool is_wide(const struct bt_exec_slot *s)
 
 /* ---- the region table ---- */
 
-/* regions: bits 32-47 of an address. The table is indexed with bits 32-63. */
+/* region: bits 32-47 of an address, as everywhere here. The table is indexed with bits 32-63. */
 static void show(const struct bt_cache *c, enum mmu_window_kind kind, unsigned region, const uint32_t *map)
 {
     int64_t number = (int16_t)region;

@@ -10,8 +10,8 @@ static const uint64_t QUIET = 1000000; /* cycles that a page has not entered a c
 /* User code whose instruction pointers are linear addresses. */
 static bool movable(uint32_t mode)
 {
-    return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER && (mode & BT_MODE_FLAT_CS) &&
-           !(mode & (BT_MODE_SINGLE | BT_MODE_WATCH)) && (mode & BT_MODE_CODE_MASK) != INSN_MODE_16;
+    return bt_mode_user(mode) && (mode & BT_MODE_FLAT_CS) && !(mode & (BT_MODE_SINGLE | BT_MODE_WATCH)) &&
+           (mode & BT_MODE_CODE_MASK) != INSN_MODE_16;
 }
 
 /* The page to move: the one that was left alone for longest. */

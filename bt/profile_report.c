@@ -220,7 +220,7 @@ static void print_block(const struct report *r, const struct profile_block *h, u
         [INSN_MODE_16] = "16-bit", [INSN_MODE_32] = "32-bit", [INSN_MODE_64] = "64-bit"};
     const struct bt_cache *c = r->v->cache;
     FILE *out = r->out;
-    bool user = (h->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    bool user = bt_mode_user(h->mode);
     unsigned long long share = permille(total_of(h), total);
     fprintf(out, "\n%u. guest %llx (linear %llx), %s %s code: %llu.%llu%%, %llu samples in it, %llu in C for it\n",
             rank, (unsigned long long)h->eip, (unsigned long long)h->lin, widths[h->mode & BT_MODE_CODE_MASK],

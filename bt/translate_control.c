@@ -177,7 +177,7 @@ static void cold_upper_half(struct builder *b, struct cold *c)
 static void check_target(struct builder *b)
 {
     struct assembler *a = &b->a;
-    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    bool user = bt_mode_user(b->mode);
     if (!b->wide)
         return;
     exit_save_flags(b);
@@ -259,7 +259,7 @@ bool branch_goes_on(const struct builder *b, const struct insn *in)
 {
     if ((size_t)(in - b->insns) < b->rounds_end)
         return in->cls == INSN_JCC || in->cls == INSN_JMP;
-    bool user = (b->mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+    bool user = bt_mode_user(b->mode);
     return in->cls == INSN_JCC && !branch_is_counted(in) && (b->mode & BT_MODE_WINDOW) && user && !single(b) &&
            control_is_inline(b, in);
 }

@@ -25,11 +25,13 @@
  *     mov  r11, [regions + r11*8]   what leads from there to the region's slot, and 32
  *     mov  eax, [rbx + r11 - 24]
  *
- * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is as wide
- * as displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
+ * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is wider
+ * than displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
  * The next access near that one finds r11 as it was (translate_region.c).
- * An operand with an index, or a large displacement, is computed to r10 before. Where one of the two registers is known
- * to hold 32 bits (translate_narrow.c), the other one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
+ *
+ * Of an operand with an index, or a large displacement (bt_region_near), the sum decides, which is computed to a
+ * scratch register before. Where one of the two registers is known to hold 32 bits (translate_narrow.c), the other
+ * one's region is taken for that of the sum, `mov eax, [rbx+rcx*8]`
  *
  *     shrx r11, rbx, r15 ; mov r11, [regions + r11*8]
  *     lea  r10, [rbx + r11]         the host's address for rbx, and 32
@@ -183,25 +185,34 @@ static bool indexed_rm(struct builder *b, struct rm *rm)
     return indexed_stack_rm(b, rm) || region_indexed(b, rm);
 }
 
+/* An operand of a flat segment, with addresses of 64 bits. False: there is no better way than to compute it. */
+static bool flat_rm(struct builder *b, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    bool constant = m->index == GPR_NONE && (m->base == GPR_NONE || m->base == GPR_IP);
+    if (is_stack_operand(b, b->in))
+        *rm = stack_rm(b, (int32_t)m->disp);
+    else if (constant)
+        *rm = constant_rm(b);
+    else if (m->index != GPR_NONE)
+        return indexed_rm(b, rm);
+    else
+        return m->base != GPR_SP && fits(m->disp) && region_single(b, m->base, (int32_t)m->disp, rm);
+    return true;
+}
+
 static struct rm region_rm(struct builder *b)
 {
     struct rm found;
     const struct insn_mem *m = &b->in->mem;
     bool flat = segment_is_flat(b, m->seg), whole = b->in->addrsize == 8;
-    if (is_stack_operand(b, b->in))
-        return stack_rm(b, (int32_t)m->disp);
-    if (flat && whole && m->base < GPR_COUNT && m->base != GPR_SP && m->index == GPR_NONE && fits(m->disp) &&
-        region_single(b, m->base, (int32_t)m->disp, &found))
+    if (flat && whole && flat_rm(b, &found))
         return found;
-    if (flat && whole && (m->base == GPR_NONE || m->base == GPR_IP) && m->index == GPR_NONE)
-        return constant_rm(b);
     if (!flat && whole && m->base == GPR_NONE && m->index == GPR_NONE && bt_region_near(m->disp)) {
         held_lose(b, R10);
         asm_op(&b->a, OP_MOV | OP_W, R10, rm_at(&b->v->seg[m->seg].base), 0);
         return region_passing(b, (int32_t)m->disp);
     }
-    if (flat && whole && indexed_rm(b, &found))
-        return found;
     memory_offset(b, R10);
     held_lose(b, R10);
     if (!flat) {

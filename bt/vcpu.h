@@ -213,10 +213,16 @@ static inline bool bt_mode_jump_map(uint32_t mode)
     return mode & BT_MODE_WINDOW;
 }
 
+/* Code of this mode has the rights of user code. */
+static inline bool bt_mode_user(uint32_t mode)
+{
+    return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER;
+}
+
 /* The window that a mode's code uses. */
 static inline enum mmu_window_kind bt_mode_window(uint32_t mode)
 {
-    return (mode >> BT_MODE_VIEW_SHIFT & 3) == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
+    return bt_mode_user(mode) ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
 }
 
 /* The region table of the mode's window, of 64-bit code; NULL: none yet. */
