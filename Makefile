@@ -46,6 +46,8 @@ $(BUILD)/tests/unit: $(TEST_OBJ) $(LIB_OBJ)
 
 $(foreach d,$(GENERAL_REGS_DIRS),$(BUILD)/$(d)/%.o) $(BUILD)/decoder/cache.o: CFLAGS_ALL += $(GENERAL_REGS)
 $(foreach d,$(NO_X87_DIRS),$(BUILD)/$(d)/%.o): CFLAGS_ALL += $(NO_X87)
+# Moves the guest's vector state before and behind what a sanitizer may use vector registers in (bt/slow.h).
+$(BUILD)/cpu/fpu.o: CFLAGS_ALL += -fno-sanitize=all
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -174,6 +174,16 @@ static void call_c(struct assembler *a, struct bt_vcpu *v, uintptr_t fn)
     asm_op(a, OP_GROUP5, 2, rm_reg(RAX), 0);
 }
 
+/* See BT_VECTORS_STAY. Keeps r11 and what C keeps; RSP is as behind a call of the glue. */
+static void move_vectors(struct assembler *a, struct bt_vcpu *v, void (*fn)(struct cpu *))
+{
+    if (BT_VECTORS_STAY)
+        return;
+    asm_push(a, R11);
+    call_c(a, v, (uintptr_t)fn);
+    asm_pop(a, R11);
+}
+
 static void emit_enter(struct assembler *a, const struct glue_form *f, struct bt_glue *g)
 {
     struct bt_vcpu *v = f->v;
@@ -181,9 +191,10 @@ static void emit_enter(struct assembler *a, const struct glue_form *f, struct bt
     g->enter = asm_here(a);
     for (size_t i = 0; i < sizeof pushes; i++)
         asm_byte(a, pushes[i]);
+    move64(a, R11, RDI);
+    move_vectors(a, v, cpu_fpu_load);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     store(a, &v->host_rsp, RSP);
-    move64(a, R11, RDI);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
     load_guest(a, f, WAY_ONE);
@@ -199,6 +210,7 @@ static uintptr_t emit_exit_stored(struct assembler *a, struct bt_vcpu *v)
     store32(a, &v->exit_reason, R11);
     load(a, RSP, &v->host_rsp);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
+    move_vectors(a, v, cpu_fpu_unload);
     for (size_t i = 0; i < sizeof pops; i++)
         asm_byte(a, pops[i]);
     return here;
@@ -288,6 +300,7 @@ static uintptr_t emit_resume(struct assembler *a, const struct glue_form *f)
 {
     struct bt_vcpu *v = f->v;
     uintptr_t here = asm_here(a);
+    move_vectors(a, v, cpu_fpu_load);
     load(a, RSP, &v->host_rsp);
     load(a, R11, &v->resume_to);
     load32(a, RAX, &v->flags_image);
@@ -308,10 +321,12 @@ static uintptr_t emit_slow(struct assembler *a, const struct glue_form *f, uintp
     store32(a, &v->slow_info, R11);
     store(a, &v->scratch[0], R12);
     store_image(a, f);
+    move_vectors(a, v, cpu_fpu_unload);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_access);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
     emit_result(a, stored);
+    move_vectors(a, v, cpu_fpu_load);
     load_guest_again(a, f);
     load(a, R10, &v->slow_addr);
     load(a, R11, &v->slow_delta);
@@ -334,6 +349,7 @@ static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool 
     }
     save_guest_but_rax(a, f, WAY_CALL);
     store(a, &v->scratch[0], R12);
+    move_vectors(a, v, cpu_fpu_unload);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     call_c(a, v, (uintptr_t)bt_slow_post);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
@@ -341,6 +357,7 @@ static uintptr_t emit_post(struct assembler *a, const struct glue_form *f, bool 
     uint8_t *good = asm_jcc8(a, CC_Z);
     asm_mov_imm32(a, R11, BT_EXIT_DISPATCH);
     emit_leave_if(a, good, stored);
+    move_vectors(a, v, cpu_fpu_load);
     if (!saved) {
         load32(a, RAX, &v->flags_image);
         eax_to_flags(a);
@@ -363,12 +380,14 @@ static uintptr_t emit_callout(struct assembler *a, const struct glue_form *f, bo
         store32(a, &v->flags_image, RAX);
     }
     save_guest_but_rax(a, f, WAY_CALL);
+    move_vectors(a, v, cpu_fpu_unload);
     move64(a, RSI, R11);
     asm_group1_imm(a, true, GROUP1_SUB, rm_reg(RSP), 8);
     asm_mov_imm32(a, RDI, (uint32_t)(uintptr_t)v);
     asm_op(a, OP_GROUP5, 2, rm_mem(RSI, offsetof(struct bt_site, run)), 0);
     asm_group1_imm(a, true, GROUP1_ADD, rm_reg(RSP), 8);
     emit_result(a, stored);
+    move_vectors(a, v, cpu_fpu_load);
     load32(a, RAX, &v->flags_image);
     eax_to_flags(a);
     load_guest_again(a, f);

@@ -19,8 +19,7 @@ static uint64_t next_rip(const struct bt_vcpu *v, const struct insn *in)
 /* The instruction is done, and translated code goes on behind it. */
 static uintptr_t on_in_block(struct bt_vcpu *v)
 {
-    if (__builtin_expect(!v->cpu.fpu_live, 0))
-        cpu_fpu_load(&v->cpu);
+    bt_load_vectors(v);
     return 0;
 }
 
@@ -96,7 +95,6 @@ static uintptr_t quick_segment(struct bt_vcpu *v, const struct bt_site *site)
     struct segment *s = &cpu->seg[seg], now;
     bool pop = in->opcode != 0x8e;
     unsigned selector = cpu->gpr[in->rm.num & 15] & 0xffff;
-    bt_protect_vectors(v);
     if (!cpu_protected(cpu) || (pop && !popped_selector(cpu, in, &selector)))
         return bt_callout(v, site);
     bool null_again = selector < 4 && s->selector == selector && (s->attr & SEG_UNUSABLE) && !cpu_long_mode(cpu);
@@ -175,7 +173,6 @@ static uintptr_t quick_string(struct bt_vcpu *v, const struct bt_site *site)
     bool copies = (in->opcode & 0xfe) == 0xa4;
     uint64_t n = cpu->gpr[GPR_CX], *si = &cpu->gpr[GPR_SI], *di = &cpu->gpr[GPR_DI];
     unsigned size = in->opsize, rights = cpu_access_rights(cpu);
-    bt_protect_vectors(v);
     if (n > PAGE_SIZE / size)
         return bt_callout(v, site);
     v->stats.callouts++;
@@ -227,7 +224,6 @@ static uintptr_t quick_port(struct bt_vcpu *v, const struct bt_site *site)
     unsigned iopl = (cpu->rflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT, size = site->operand;
     uint16_t port = in->opcode & 8 ? (uint16_t)cpu->gpr[GPR_DX] : (uint8_t)in->imm;
     bool allowed = cpu->cpl <= iopl && !cpu_v8086(cpu);
-    bt_protect_vectors(v);
     if (!allowed || (cpu->dr[7] & 0xff) || (v->mode & BT_MODE_SINGLE))
         return bt_callout(v, site);
     v->stats.callouts++;
@@ -248,7 +244,6 @@ static uintptr_t quick_cr8(struct bt_vcpu *v, const struct bt_site *site)
     const struct insn *in = &site->insn;
     uint64_t *reg = &cpu->gpr[in->rm.num & 15];
     const _Atomic uint8_t *tpr = cpu->board ? cpu->board->tpr : NULL;
-    bt_protect_vectors(v);
     if (!tpr || !cpu->wide || (in->reg.write && *reg > 15))
         return bt_callout(v, site);
     v->stats.callouts++;
@@ -291,7 +286,6 @@ static int transfer(struct cpu *cpu, const struct insn *in, unsigned what)
 static uintptr_t quick_transfer(struct bt_vcpu *v, const struct bt_site *site)
 {
     struct cpu *cpu = &v->cpu;
-    bt_protect_vectors(v);
     v->stats.callouts++;
     bt_flags_from_image(v);
     cpu->next_rip = next_rip(v, &site->insn);

@@ -265,7 +265,6 @@ static void on_code_written(struct cpu *cpu, gpa_t addr, unsigned len)
 {
     struct bt_vcpu *v = bt_of(cpu);
     v->stats.smc_writes++;
-    bt_protect_vectors(v);
     bt_cache_written(v->cache, gpa_gfn(addr), addr.v & PAGE_MASK, len);
 }
 
@@ -437,8 +436,7 @@ static void enter(struct bt_vcpu *v, uintptr_t host)
 {
     void (*go)(uintptr_t) = (void (*)(uintptr_t))bt_glue_of(v->cache, v->mode)->enter;
     bt_flags_to_image(v);
-    if (!v->cpu.fpu_live)
-        cpu_fpu_load(&v->cpu);
+    bt_load_vectors(v);
     v->stats.enters++;
     v->in_blocks = true;
     go(host);
@@ -579,8 +577,7 @@ uintptr_t bt_go_on(struct bt_vcpu *v)
     cpu->rflags &= ~(uint64_t)EFLAGS_RF;
     v->resume_to = b->entry;
     bt_flags_to_image(v);
-    if (!cpu->fpu_live)
-        cpu_fpu_load(cpu);
+    bt_load_vectors(v);
     v->stats.resumes++;
     return bt_glue_of(v->cache, v->mode)->resume;
 }
@@ -592,7 +589,6 @@ uintptr_t bt_landing_miss(struct bt_vcpu *v, const struct bt_site *site)
     uint64_t lin = bt_linear(v, cpu->rip);
     struct walk at;
     struct mmu_fault fault;
-    bt_protect_vectors(v);
     v->stats.misses++;
     if (dispatcher_wanted(v) || v->mode_stale || v->options.one_insn_blocks || !bt_target_good(v, cpu->rip) ||
         bt_cache_full(c))
@@ -605,8 +601,7 @@ uintptr_t bt_landing_miss(struct bt_vcpu *v, const struct bt_site *site)
         return BT_EXIT_MISS + 1;
     landing_enter_target(c, b);
     v->resume_to = b->entry + b->body;
-    if (!cpu->fpu_live)
-        cpu_fpu_load(cpu);
+    bt_load_vectors(v);
     return bt_glue_of(c, v->mode)->resume;
 }
 

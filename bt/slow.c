@@ -179,7 +179,6 @@ static int slow_access(struct bt_vcpu *v)
 
 uintptr_t bt_slow_access(struct bt_vcpu *v)
 {
-    bt_protect_vectors(v);
     bt_flags_from_image(v);
     if (v->slow_info & BT_INFO_WRITE)
         v->stats.slow_writes++;
@@ -187,8 +186,7 @@ uintptr_t bt_slow_access(struct bt_vcpu *v)
         v->stats.slow_reads++;
     if (slow_access(v))
         return bt_go_on_fault(v);
-    if (!v->cpu.fpu_live)
-        cpu_fpu_load(&v->cpu);
+    bt_load_vectors(v);
     return 0;
 }
 
@@ -204,7 +202,6 @@ static void code_written(struct bt_vcpu *v, gpa_t addr, unsigned len)
 int bt_slow_post(struct bt_vcpu *v)
 {
     struct bt_bounce *b = &v->bounce;
-    bt_protect_vectors(v);
     bt_flags_from_image(v);
     v->smc_hit = false;
     if (b->pending) {
@@ -218,8 +215,7 @@ int bt_slow_post(struct bt_vcpu *v)
             code_written(v, b->addr[part], b->len[part]);
     if (v->smc_hit || (atomic_load_explicit(&v->cpu.events, memory_order_relaxed) & ~(uint32_t)CPU_EVENT_STEP))
         return 1;
-    if (!v->cpu.fpu_live)
-        cpu_fpu_load(&v->cpu);
+    bt_load_vectors(v);
     return 0;
 }
 
@@ -253,7 +249,6 @@ uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
     const struct insn *in = &site->insn;
     uint32_t mode = v->mode;
     uint64_t next = wide_code(v) ? cpu->rip + in->len : (uint32_t)(cpu->rip + in->len);
-    bt_protect_vectors(v);
     v->stats.callouts++;
     cpu->next_rip = next;
     v->smc_hit = false;
@@ -269,7 +264,6 @@ uintptr_t bt_callout(struct bt_vcpu *v, const struct bt_site *site)
         (v->held_events && (cpu->rflags & FLAG_IF)))
         return bt_go_on(v);
     bt_flags_to_image(v);
-    if (!cpu->fpu_live)
-        cpu_fpu_load(cpu);
+    bt_load_vectors(v);
     return 0;
 }

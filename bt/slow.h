@@ -1,20 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /* The C functions that translated code calls through the glue. All run with the guest's registers saved in the vCPU
- * and, unless they unload it, the guest's vector state in the host's registers. */
+ * and, unless they unload it, the guest's vector state in the host's registers (but see BT_VECTORS_STAY). */
 #ifndef RINGFOLD_BT_SLOW_H
 #define RINGFOLD_BT_SLOW_H
 
 #include "bt/cache.h"
 
-/* At the start of what may run with the guest's vector state live: the sanitizers' run-time functions use vector
- * registers. */
-static inline void bt_protect_vectors(struct bt_vcpu *v)
-{
+/* Does the guest's vector state stay in the host's registers while C runs? The C between two blocks is compiled without
+ * vector registers, but a sanitizer's run-time functions use them, and the compiler may call those anywhere: at a
+ * function's entry, at an access, to copy a struct. In builds with a sanitizer the glue unloads the state as the first
+ * thing on every way into C and loads it as the last on every way back, by functions compiled without the sanitizer
+ * (Makefile): there it is live in translated code only. Signal handlers are the same in all builds: what they do to the
+ * registers is undone behind them. */
 #ifdef RINGFOLD_SANITIZE
-    cpu_fpu_unload(&v->cpu);
+enum { BT_VECTORS_STAY = false };
 #else
-    (void)v;
+enum { BT_VECTORS_STAY = true };
 #endif
+
+/* At the end of what goes to translated code. */
+static inline void bt_load_vectors(struct bt_vcpu *v)
+{
+    if (BT_VECTORS_STAY && __builtin_expect(!v->cpu.fpu_live, 0))
+        cpu_fpu_load(&v->cpu);
 }
 
 /* slow_info: what the access is */

@@ -459,7 +459,6 @@ struct bt_block *bt_translate(struct bt_vcpu *v, gpa_t at, uint32_t page)
     struct bt_cache *c = v->cache;
     struct builder *b = c->builder;
     uint64_t start = __builtin_ia32_rdtsc();
-    bt_protect_vectors(v);
     b->v = v; /* field by field: clearing the arrays would cost more than a short block's translation */
     b->c = c;
     b->mode = v->mode;

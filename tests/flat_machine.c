@@ -209,6 +209,14 @@ void flat_machine_destroy(struct flat_machine *m)
     free(m);
 }
 
+void flat_machine_write_handler(struct flat_machine *m, unsigned vector, const char *code, unsigned len)
+{
+    uint8_t stub[STUB_SIZE] = {0};
+    memcpy(stub, code, len);
+    memcpy(stub + len, m->bits == 64 ? "\x48\xcf" : "\xcf", m->bits == 64 ? 2 : 1);
+    memory_write(&m->mem, gpa(STUBS + vector * STUB_SIZE), stub, sizeof stub);
+}
+
 static const uint8_t *code_pages(struct flat_machine *m)
 {
     return memory_ram_hva(&m->mem, gpa(CODE));

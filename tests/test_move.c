@@ -77,8 +77,8 @@ static struct flat_machine *open_machine(unsigned bits, int window, void (*make)
 {
     static uint8_t code[NATIVE_CODE_PAGES * NATIVE_PAGE];
     const struct engine_options options = {.verify_code = true, .window = window};
-    const char *why = "TSan does not keep the guest's vector registers";
-    struct flat_machine *m = TEST_UNDER_TSAN ? NULL : flat_machine_create(bits, &engine_bt, &options, &why);
+    const char *why = "";
+    struct flat_machine *m = flat_machine_create(bits, &engine_bt, &options, &why);
     if (!m) {
         test_skip(why);
         return NULL;
