@@ -24,7 +24,7 @@ LIBS = -lZydis -lpng -lcjson -lz -lm
 
 # Called from translated code while the guest's vector state is live in the host's registers.
 GENERAL_REGS_DIRS = bt cpu shadowmmu
-GENERAL_REGS = -mgeneral-regs-only
+GENERAL_REGS = -mgeneral-regs-only -include cpu/general_memory.h
 
 # Called while the guest's x87 state is live (cpu_fpu_park); the compiler refuses x87 arithmetic there.
 NO_X87_DIRS = devices

@@ -209,6 +209,12 @@ void flat_machine_destroy(struct flat_machine *m)
     free(m);
 }
 
+void flat_machine_map_data(struct flat_machine *m, unsigned page, bool present)
+{
+    put_entry(m, TABLE_DATA, page,
+              (DATA + page * PAGE_SIZE) | (present ? PTE_P | PTE_W | PTE_U : 0) | (m->bits == 64 ? PTE_NX : 0));
+}
+
 void flat_machine_write_handler(struct flat_machine *m, unsigned vector, const char *code, unsigned len)
 {
     uint8_t stub[STUB_SIZE] = {0};

@@ -29,6 +29,8 @@ struct flat_machine *flat_machine_create(unsigned bits, const struct engine *eng
 void flat_machine_destroy(struct flat_machine *m);
 /* Replaces all code pages, as DMA does: translations of the old code go. */
 void flat_machine_write_code(struct flat_machine *m, const uint8_t *code);
+/* A writable data page, or none any more, as the guest might write its table: what was known of the page stays. */
+void flat_machine_map_data(struct flat_machine *m, unsigned page, bool present);
 /* The handler of an exception or interrupt becomes this code and an IRET behind it, at most 16 bytes in all. */
 void flat_machine_write_handler(struct flat_machine *m, unsigned vector, const char *code, unsigned len);
 uint8_t *flat_machine_data(struct flat_machine *m);
