@@ -10,7 +10,12 @@
 
 #pragma weak engine_bt
 
-enum { ROUNDS = 10 /* more than one translation has */, HOLE = NATIVE_DATA + 4 * NATIVE_PAGE, VALUE = 0x01010101 };
+enum {
+    ROUNDS = 10 /* more than one translation has */,
+    LONG_ROUND = 24 /* instructions, of which it has several */,
+    HOLE = NATIVE_DATA + 4 * NATIVE_PAGE,
+    VALUE = 0x01010101
+};
 
 static struct flat_machine *open_machine(unsigned bits)
 {
@@ -50,22 +55,29 @@ static struct native_result run(struct flat_machine *m, const struct native_stat
 /* again: add eax, 3; sub ecx, 1; jnz again */
 static const char counting[] = "\x83\xc0\x03\x83\xe9\x01\x75\xf8";
 
-static void counts_of(unsigned bits)
+/* The same with so many additions in each round. */
+static void counts_of(unsigned bits, unsigned additions)
 {
     struct flat_machine *m = open_machine(bits);
+    char code[100];
+    size_t len = 3 * additions + 5;
+    for (unsigned i = 0; i < additions; i++)
+        memcpy(code + 3 * i, counting, 3);
+    memcpy(code + 3 * additions, counting + 3, 4);
+    code[len - 1] = (char)-len;
     for (unsigned n = 1; m && n < ROUNDS; n++) {
-        struct native_state in = BEGIN(m, counting);
+        struct native_state in = begin(m, code, len);
         in.gpr[GPR_CX] = n;
         struct native_result r = run(m, &in);
         CU_ASSERT_EQUAL(r.vector, 3);
-        CU_ASSERT_EQUAL(r.state.rip, NATIVE_CODE + sizeof counting);
-        CU_ASSERT_EQUAL(r.state.gpr[GPR_AX], 3 * n);
+        CU_ASSERT_EQUAL(r.state.rip, NATIVE_CODE + len + 1);
+        CU_ASSERT_EQUAL(r.state.gpr[GPR_AX], 3 * additions * n);
         CU_ASSERT_EQUAL(r.state.gpr[GPR_CX], 0);
         CU_ASSERT_EQUAL(r.state.rflags & FLAGS_ARITH, FLAG_ZF | FLAG_PF);
         const struct mmu_window *w = &m->cpu->mmu.window[MMU_WINDOW_USER];
         bool windows = bits == 64 ? w->regions != NULL : w->base != NULL; /* without them there is one round */
         if (n == 1 && windows) /* the kernel's stub, int3, and more than one round */
-            CU_ASSERT(flat_machine_statistic(m, "instructions_translated") >= 2 + 6);
+            CU_ASSERT(flat_machine_statistic(m, "instructions_translated") >= 2 + 2 * (additions + 2));
     }
     if (m)
         flat_machine_destroy(m);
@@ -73,8 +85,10 @@ static void counts_of(unsigned bits)
 
 static void counts(void)
 {
-    counts_of(32);
-    counts_of(64);
+    counts_of(32, 1);
+    counts_of(64, 1);
+    counts_of(32, LONG_ROUND - 2);
+    counts_of(64, LONG_ROUND - 2);
 }
 
 /* again: test ecx, ecx; jz out; add eax, 3; sub ecx, 1; jmp again; out: */
