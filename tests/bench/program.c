@@ -145,7 +145,14 @@ void copy_text(char **to, const char *from)
 
 static long power_off(void)
 {
-    enum { MAGIC = (int)0xfee1dead, MAGIC_2 = 0x28121969, POWER_OFF = 0x4321fedc, RESTART = 0x01234567 };
+    enum {
+        MAGIC = (int)0xfee1dead,
+        MAGIC_2 = 0x28121969,
+        POWER_OFF = 0x4321fedc,
+        RESTART = 0x01234567,
+        TCSBRK = 0x5409
+    };
+    system_call3(SYS_IOCTL, 1, TCSBRK, 1); /* a serial line that takes its time (Bochs) has the last lines (tcdrain) */
     system_call(SYS_REBOOT, MAGIC, MAGIC_2, POWER_OFF, 0, 0);
     return system_call(SYS_REBOOT, MAGIC, MAGIC_2, RESTART, 0, 0);
 }
