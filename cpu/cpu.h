@@ -7,8 +7,8 @@
  *   0         done; cpu->rip is the next instruction to run (next_rip or the target)
  *   CPU_FAULT nothing has changed; cpu->fault says what to deliver (cpu_deliver_fault does it)
  * General registers, rip and all of rflags are in the struct while C code runs; the vector and x87 state may still be
- * in the host's registers (fpu_live), so this folder is built without vector registers and whoever needs libc or the
- * state itself calls cpu_fpu_unload first.
+ * in the host's registers (fpu_live), so this folder is built without vector registers, those of memcpy and its like
+ * included (general_memory.h), and whoever needs more of libc or the state itself calls cpu_fpu_unload first.
  *
  * Threads: a struct cpu belongs to its vCPU thread; others only use cpu_raise / cpu_lower (atomic events + kick). */
 #ifndef RINGFOLD_CPU_CPU_H

@@ -40,6 +40,14 @@ static unsigned long setting(const char *name, unsigned long otherwise)
     return s && *s ? strtoul(s, NULL, 0) : otherwise;
 }
 
+/* What a fault at an instruction leaves open: dead flags, and those of a repeated comparison, which shows the ones of
+ * where it last began; an event, the host's among them, may have moved that on. */
+static uint32_t open_at_fault(const struct generator_case *c, int at)
+{
+    const struct insn *insn = &c->insns[at].insn;
+    return c->dead[at] | (insn->cls == INSN_STRING ? insn->flags_maybe : 0u);
+}
+
 static const char *compare(struct pair *p, const struct generator_case *c, struct outcome *o)
 {
     const uint8_t *real_data = native_data(p->native);
@@ -51,7 +59,7 @@ static const char *compare(struct pair *p, const struct generator_case *c, struc
     if (tolerance_apply(c, &o->real, &o->ours, real_data, our_data) == TOLERANCE_ALL)
         return NULL;
     if (at >= 0 && !finished)
-        ignored |= c->dead[at];
+        ignored |= open_at_fault(c, at);
     return flat_machine_compare(&o->real, &o->ours, real_data, our_data, ignored, p->avx);
 }
 
@@ -251,14 +259,13 @@ static const char *run_moved(struct flat_machine *m, struct generator_case *c)
     if (at < 0) /* an indirect jump led to the first address */
         at = generator_index(c, fresh.state.rip);
     bool finished = fresh.vector == VECTOR_BP;
-    uint32_t ignored = finished ? c->undefined[c->count] : at < 0 ? FLAGS_ARITH : c->dead[at] | c->undefined[at];
+    uint32_t ignored = finished ? c->undefined[c->count]
+                       : at < 0 ? FLAGS_ARITH
+                                : c->undefined[at] | open_at_fault(c, at);
     /* a pending x87 error and a page fault of the operand: either may be first, by a window or by the tables */
     if (at >= 0 && moved.state.rip == fresh.state.rip && (c->insns[at].insn.mmx || c->insns[at].insn.x87) &&
         c->insns[at].insn.mem.present && (moved.vector == VECTOR_MF) != (fresh.vector == VECTOR_MF))
         return NULL;
-    /* a repeated comparison that faults shows the flags of where it last began, which an event may have moved on */
-    if (!finished && at >= 0 && c->insns[at].insn.cls == INSN_STRING)
-        ignored |= c->insns[at].insn.flags_maybe;
     return flat_machine_compare(&moved, &fresh, data[1], data[2], ignored, m->model.xcr0_mask & 4);
 }
 
