@@ -117,6 +117,9 @@ struct bt_page {
     uint64_t used;      /* time stamp counter when it last entered a code map */
     uint64_t lin_before; /* where it moved away from, or BT_NOWHERE */
     uint32_t frame;      /* index of its frame's record */
+    /* By enum mmu_side, the one in force; bit: code in this BT_NEAR bytes of the page does not find parallel regions
+     * (bt/translate_parallel.c). */
+    uint64_t by_entries[2];
 };
 #define BT_NOWHERE (~0ull)
 

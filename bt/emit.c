@@ -52,6 +52,8 @@ static inline uint8_t *put_window(uint8_t *p, struct rm rm)
         *p++ = 0x65; /* gs: */
         *p++ = 0x67; /* address size */
     }
+    if (rm.parallel)
+        *p++ = 0x65;
     return p;
 }
 

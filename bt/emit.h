@@ -27,6 +27,7 @@ struct rm {
     bool window;                /* RM_MEM: the instruction has at least WINDOW_OP_BYTES bytes */
     bool gs;                    /* RM_MEM: gs:, by a 32-bit address */
     bool region;                /* RM_MEM: of a 64-bit window: the same length */
+    bool parallel;              /* RM_MEM: gs:, by a 64-bit address */
     int64_t disp;               /* RM_RIP: the absolute address */
 };
 enum { WINDOW_OP_BYTES = 5 };
@@ -62,6 +63,12 @@ static inline struct rm rm_region(uint8_t base, uint8_t index, int32_t disp)
 static inline struct rm rm_based(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
 {
     return (struct rm){.kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .region = true};
+}
+/* gs:[base + index*scale + disp], of a parallel region. */
+static inline struct rm rm_parallel(uint8_t base, uint8_t index, uint8_t scale, int32_t disp)
+{
+    return (struct rm){
+        .kind = RM_MEM, .base = base, .index = index, .scale = scale, .disp = disp, .region = true, .parallel = true};
 }
 static inline struct rm rm_stack(int32_t disp)
 {

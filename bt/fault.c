@@ -87,7 +87,7 @@ static bool window_fault(struct bt_vcpu *v, const siginfo_t *info, ucontext_t *u
         return false;
     bool wide = (v->cache->pages[b->page].mode & BT_MODE_CODE_MASK) == INSN_MODE_64;
     enum mmu_window_kind kind = v->cpu.cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
-    enum bt_window_action action = wide ? bt_fault_in_region(v, kind, info, uc) : flat_fault(v, kind, info, uc);
+    enum bt_window_action action = wide ? bt_fault_in_region(v, kind, b, r, info, uc) : flat_fault(v, kind, info, uc);
     if (action == BT_WINDOW_NOT)
         return false;
     bt_window_signal(v, kind);

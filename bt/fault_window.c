@@ -13,6 +13,7 @@
 #include "bt/fault_window.h"
 
 #include "bt/cache.h"
+#include "shadowmmu/parallel.h"
 #include "shadowmmu/region.h"
 
 static const uint8_t context_index[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -236,8 +237,36 @@ static enum bt_window_action resolve(struct bt_vcpu *v, enum mmu_window_kind kin
     return bt_window_take_region(v, kind, gva);
 }
 
-enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info,
-                                         ucontext_t *uc)
+/* ---- parallel regions (translate_parallel.c) ---- */
+
+/* mov r11d, [r11*8 + the table] */
+static bool is_look(const uint8_t *p, const uint64_t *table)
+{
+    static const uint8_t opcode[4] = {0x46, 0x8b, 0x1c, 0xdd};
+    uint32_t disp;
+    __builtin_memcpy(&disp, p + sizeof opcode, sizeof disp);
+    return !__builtin_memcmp(p, opcode, sizeof opcode) && disp == (uintptr_t)table;
+}
+
+/* NOT: no such access, or an operand that must be aligned. */
+static enum bt_window_action resolve_parallel(struct bt_vcpu *v, const struct bt_block *b,
+                                              const struct bt_insn_record *r, const siginfo_t *info, const greg_t *g)
+{
+    enum { GS_PREFIX = 0x65 };
+    const struct mmu_window *w = &v->cpu.mmu.window[MMU_WINDOW_USER];
+    const uint8_t *at = (const uint8_t *)(uintptr_t)g[REG_RIP];
+    uint64_t gva;
+    if (is_look(at, w->parallel.table))
+        return bt_window_take_stretch(v, b, r, (uint64_t)g[REG_R11]);
+    if (*at != GS_PREFIX || g[REG_TRAPNO] != TRAP_PAGE_FAULT)
+        return BT_WINDOW_NOT;
+    if (!mmu_parallel_address(w, (uintptr_t)info->si_addr, &gva)) /* in a guard */
+        return mmu_parallel_owns(w, (uintptr_t)info->si_addr) ? BT_WINDOW_DETOUR : BT_WINDOW_NOT;
+    return bt_window_fault(v, MMU_WINDOW_USER, gva, g[REG_ERR] & ERROR_WRITE);
+}
+
+enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind kind, const struct bt_block *b,
+                                         const struct bt_insn_record *r, const siginfo_t *info, ucontext_t *uc)
 {
     enum { TRAP_STACK = VECTOR_SS, TRAP_PROTECTION = VECTOR_GP };
     greg_t *g = uc->uc_mcontext.gregs, trap = g[REG_TRAPNO];
@@ -245,12 +274,17 @@ enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind
     if (!regions || (trap != TRAP_PAGE_FAULT && trap != TRAP_STACK && trap != TRAP_PROTECTION))
         return BT_WINDOW_NOT;
     uint64_t releases = v->cpu.mmu.window[kind].releases, entry;
-    struct access a;
-    enum bt_window_action action = resolve(v, kind, info, g, &a);
+    struct access a = {0};
+    enum bt_window_action action = kind == MMU_WINDOW_USER && v->cpu.mmu.window[kind].parallel.table
+                                       ? resolve_parallel(v, b, r, info, g)
+                                       : BT_WINDOW_NOT;
+    bool parallel = action != BT_WINDOW_NOT;
+    if (!parallel)
+        action = resolve(v, kind, info, g, &a);
     if (action == BT_WINDOW_NOT)
         return action;
     if (action == BT_WINDOW_RETRY) {
-        if (!is_based(&a.operand) && region_entry(regions, a.asked, &entry))
+        if (!parallel && !is_based(&a.operand) && region_entry(regions, a.asked, &entry))
             set_entry(g, &a, entry);
         /* r10 and r11 may be kept for accesses to come, by registers that nobody knows here */
         if (releases != v->cpu.mmu.window[kind].releases)

@@ -12,8 +12,8 @@ enum { TRAP_PAGE_FAULT = VECTOR_PF, ERROR_WRITE = 2 };
 
 /* The access's own instruction faulted, or the region table's load before it. Sets the registers that hold entries of
  * the table right. */
-enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind kind, const siginfo_t *info,
-                                         ucontext_t *uc);
+enum bt_window_action bt_fault_in_region(struct bt_vcpu *v, enum mmu_window_kind kind, const struct bt_block *b,
+                                         const struct bt_insn_record *r, const siginfo_t *info, ucontext_t *uc);
 
 /* The load of r15 for an RSP that is not canonical, in a block or in glue: r15 becomes an entry that leads nowhere, and
  * the context goes on behind the load. False: it was something else. */

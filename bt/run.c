@@ -251,6 +251,9 @@ static void apply_requests(struct bt_vcpu *v)
     for (unsigned i = 0; i < v->dma_count; i++)
         bt_cache_written(v->cache, gpa_gfn(v->dma_writes[i].addr), v->dma_writes[i].addr.v & PAGE_MASK,
                          (unsigned)v->dma_writes[i].len);
+    if (v->remake.v)
+        bt_cache_written(v->cache, gpa_gfn(v->remake), v->remake.v & PAGE_MASK, 1);
+    v->remake.v = 0;
     /* Writes that slipped through between the display's look and this moment show as one more dirty page. */
     for (uint64_t gfn = v->log_first; gfn <= v->log_last && gfn < v->mem->page_count; gfn++)
         mmu_drop_gfn(&v->cpu.mmu, gfn, true);

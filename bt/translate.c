@@ -11,6 +11,7 @@
  *   translate_group.c    one table look-up for several of them
  *   translate_window.c   the access by the host's page tables instead, for code that runs long
  *   translate_region.c   whose window that is, without looking it up each time
+ *   translate_parallel.c user code's windows, without that
  *   translate_narrow.c   what indices are known to be short
  *   translate_held.c     registers without one of the host's, for as long as a scratch register is free
  *   translate_system.c   the time stamp counter, control registers

@@ -49,6 +49,7 @@ struct group_member {
 /* See translate_held.c. Host registers r10, r11, r12 are bits and indices 0, 1, 2. */
 struct held_plan {
     bool managed;    /* the instruction leaves what is held alone, or works on it */
+    bool loses_r11;  /* by this instruction's operand */
     uint8_t next[4]; /* the next instruction that reads guest R12-R15 while it can still be held; 0xff: none */
     uint8_t lost[2]; /* ... that takes r10 or r11 for itself */
 };
@@ -83,6 +84,14 @@ struct region_facts {
     struct values values;
     struct value value[GPR_COUNT]; /* of the guest registers now */
     struct region_exact exact[GPR_COUNT];
+};
+
+/* What is known of parallel regions (translate_parallel.c). */
+enum { PARALLEL_FACTS = 6 };
+struct parallel_facts {
+    bool possible; /* in this block */
+    unsigned count;
+    struct value near[PARALLEL_FACTS]; /* the last ones that were looked at: in a parallel stretch */
 };
 
 /* Which file translates an instruction; WAY_C: a call into C does the whole of it. */
@@ -123,6 +132,7 @@ struct builder {
     struct held held;
     uint16_t narrow; /* guest registers that hold 32 bits, extended (translate_narrow.c) */
     struct region_facts region;
+    struct parallel_facts parallel;
     uint32_t stack_drift; /* bytes that RSP may be away from where it was in its slot for sure (translate_window.c) */
 };
 
@@ -274,8 +284,33 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
 bool region_indexed(struct builder *b, struct rm *rm);
 /* The host register of a guest register that is an index, r12 if it has none of its own; NO_REG: it is in memory. */
 unsigned region_index(struct builder *b, unsigned guest);
+/* How far an access may be from the value that was looked up, without and with an index of 32 bits, times 8, that is
+ * still to be added. */
+#define REGION_REACH (56ull << 30)
+#define REGION_REACH_BEFORE_INDEX (20ull << 30)
+/* Is a guest register known to be a number that, times scale, is far less than a slot's guards? */
+bool region_is_short(const struct builder *b, unsigned guest, int scale);
+/* Where a guest register of an address is: in one of the allowed scratch registers if it has no other. NO_REG: in
+ * memory, this instruction's operands are not held. */
+unsigned region_gpr(struct builder *b, unsigned guest, unsigned allowed);
+/* The scratch register that is the host's address, and the bias, for the guest register less *at, by the region of x.
+ */
+unsigned region_find_host(struct builder *b, unsigned guest, struct value x, uint64_t reach, int64_t *at);
+/* Makes one, of what the guest register holds, which is in `base`; entry: where the entry for x is in memory. NO_REG:
+ * none is free for that. */
+unsigned region_make_host(struct builder *b, unsigned guest, unsigned base, const void *entry, struct value x);
+/* Does an operand of the same registers come again in the block? */
+bool region_comes_again(const struct builder *b);
 /* Behind each instruction; narrow: narrow_is_made. */
 void region_follow(struct builder *b, bool narrow);
+
+/* translate_parallel.c: the same three operands where the current instruction goes by parallel regions. */
+void parallel_begin(struct builder *b);
+bool parallel_is_used(const struct builder *b);
+void parallel_forget(struct builder *b);
+struct rm parallel_passing(struct builder *b, int32_t disp);
+bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm);
+bool parallel_indexed(struct builder *b, struct rm *rm);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */
 bool window_takes_operand(const struct builder *b);

@@ -103,10 +103,34 @@ static bool loses_r11(const struct insn *in)
            (in->mem.base != GPR_SP || in->mem.index != GPR_NONE);
 }
 
-static bool loses_r10(const struct insn *in)
+/* Parallel regions leave r10 to an index. */
+static bool loses_r10(const struct builder *b, const struct insn *in)
 {
-    return loses_r11(in) && (in->mem.index != GPR_NONE || in->mem.base >= GPR_COUNT || in->addrsize != 8 ||
-                             in->mem.seg == SEG_FS || in->mem.seg == SEG_GS || in->mem.disp != (int16_t)in->mem.disp);
+    bool indexed = in->mem.index != GPR_NONE && (!b->parallel.possible || in->mem.base == GPR_SP);
+    return loses_r11(in) && (indexed || in->mem.base >= GPR_COUNT || in->addrsize != 8 || in->mem.seg == SEG_FS ||
+                             in->mem.seg == SEG_GS || in->mem.disp != (int16_t)in->mem.disp);
+}
+
+/* A register plus a constant. */
+static bool only_steps(const struct insn *in)
+{
+    bool by_constant = in->imm_len && (in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB);
+    return by_constant || in->mnemonic == ZYDIS_MNEMONIC_INC || in->mnemonic == ZYDIS_MNEMONIC_DEC;
+}
+
+/* Where accesses go by parallel regions, r11 goes with the first one by each register only. */
+static void plan_looks(struct builder *b)
+{
+    uint16_t seen = 0;
+    for (unsigned i = 0; i < b->count; i++) {
+        const struct insn *in = &b->insns[i];
+        bool loses = loses_r11(in), by_register = in->mem.base < GPR_COUNT && b->parallel.possible;
+        b->held.plan[i].loses_r11 = loses && !(by_register && (seen >> in->mem.base & 1));
+        if (loses && by_register)
+            seen |= (uint16_t)(1u << in->mem.base);
+        if (!only_steps(in))
+            seen &= (uint16_t)~in->gpr_write;
+    }
 }
 
 /* ---- the plan ---- */
@@ -126,6 +150,7 @@ void held_plan(struct builder *b)
     if (!(named >> FIRST_HELD))
         return;
     held->used = true;
+    plan_looks(b);
     for (unsigned i = b->count; i-- > 0;) {
         const struct insn *in = b->in = &b->insns[i];
         struct held_plan *p = &held->plan[i];
@@ -142,9 +167,9 @@ void held_plan(struct builder *b)
             else if (in->gpr_write >> (FIRST_HELD + g) & 1)
                 next[g] = NEVER;
         }
-        if (!p->managed || loses_r10(in))
+        if (!p->managed || loses_r10(b, in))
             lost[H10] = i;
-        if (!p->managed || loses_r11(in))
+        if (!p->managed || p->loses_r11)
             lost[H11] = i;
     }
 }

@@ -23,11 +23,8 @@
 
 #include <Zydis/Zydis.h>
 
-/* How far an access may be from the value that was looked up, without and with an index of 32 bits, times 8, that is
- * still to be added. */
-static const uint64_t REACH = 56ull << 30, REACH_BEFORE_INDEX = 20ull << 30;
-_Static_assert((56ull << 30) + (2ull << 30) < MMU_WINDOW_GUARD, "a slot's guards, and a displacement");
-_Static_assert((20ull << 30) + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "the same with an index");
+_Static_assert(REGION_REACH + (2ull << 30) < MMU_WINDOW_GUARD, "a slot's guards, and a displacement");
+_Static_assert(REGION_REACH_BEFORE_INDEX + (8ull << 32) + (2ull << 30) < MMU_WINDOW_GUARD, "the same with an index");
 static const struct value_range NARROW = {true, -(1ll << 31), (1ull << 31) + (1ull << 32)};
 enum { AT_MAX = 1 << 20 };
 
@@ -57,6 +54,7 @@ void region_forget(struct builder *b)
 {
     struct region_facts *r = &b->region;
     values_begin(&r->values, GPR_COUNT);
+    parallel_forget(b);
     r->ids = 0;
     for (unsigned h = 0; h < 3; h++)
         r->in[h].kind = REGION_NOTHING;
@@ -190,6 +188,8 @@ bool region_load_constant(struct builder *b, uint64_t address)
 
 struct rm region_passing(struct builder *b, int32_t disp)
 {
+    if (parallel_is_used(b))
+        return parallel_passing(b, disp);
     region_lose(b, R10);
     held_lose(b, R11);
     bt_emit_region(&b->a, bt_regions(b->v, b->mode), R11, R10);
@@ -198,8 +198,7 @@ struct rm region_passing(struct builder *b, int32_t disp)
 
 /* ---- operands ---- */
 
-/* A number that, times scale, is far less than a slot's guards. */
-static bool is_short(const struct builder *b, unsigned guest, int scale)
+bool region_is_short(const struct builder *b, unsigned guest, int scale)
 {
     const struct value_range *n = &NARROW;
     if (guest >= GPR_COUNT || guest == GPR_SP)
@@ -217,8 +216,7 @@ static struct value operand_value(struct builder *b, unsigned base, unsigned ind
         index == GPR_NONE ? r->value[base] : value_sum(&r->values, r->value[base], r->value[index], scale), disp);
 }
 
-/* The scratch register that is the host's address for the guest register less *at, by the region of x. */
-static unsigned find_host(struct builder *b, unsigned guest, struct value x, uint64_t reach, int64_t *at)
+unsigned region_find_host(struct builder *b, unsigned guest, struct value x, uint64_t reach, int64_t *at)
 {
     const struct region_exact *now = &b->region.exact[guest];
     for (unsigned h = R10; h <= R12; h++) {
@@ -251,6 +249,19 @@ static unsigned make_host(struct builder *b, unsigned guest, unsigned base, unsi
     return to;
 }
 
+unsigned region_make_host(struct builder *b, unsigned guest, unsigned base, const void *entry, struct value x)
+{
+    unsigned to = choose(b, 1 << R10 | 1 << R12);
+    if (to == NO_REG || to == base || held_is(b, to))
+        return NO_REG;
+    held_lose(b, to);
+    asm_op(&b->a, OP_MOV | OP_W, to, rm_at(entry), 0);
+    asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)to, 1, 0), 0);
+    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
+    f->base = b->region.exact[guest];
+    return to;
+}
+
 /* The same without an entry that is known: all in the one scratch register. sum: the address whose region is looked up,
  * if that is not the one in `base`. */
 static unsigned look_up_host(struct builder *b, unsigned guest, unsigned base, const struct rm *sum, struct value x)
@@ -265,8 +276,7 @@ static unsigned look_up_host(struct builder *b, unsigned guest, unsigned base, c
     return to;
 }
 
-/* A guest register of an address, in one of the allowed scratch registers if it has none. */
-static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
+unsigned region_gpr(struct builder *b, unsigned guest, unsigned allowed)
 {
     unsigned host = host_gpr(b, guest);
     return host == NO_REG && b->held.on ? held_use(b, guest, true, false, allowed) : host;
@@ -274,21 +284,23 @@ static unsigned address_gpr(struct builder *b, unsigned guest, unsigned allowed)
 
 unsigned region_index(struct builder *b, unsigned guest)
 {
-    return address_gpr(b, guest, 1 << R12);
+    return region_gpr(b, guest, 1 << R12);
 }
 
 /* [guest + disp]. Where disp may lead out of the register's region, that of the sum is looked up. */
 bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm)
 {
+    if (parallel_is_used(b))
+        return parallel_single(b, guest, disp, rm);
     bool far = !bt_region_near(disp);
     struct value x = value_plus(b->region.value[guest], far ? disp : 0);
     int64_t at;
-    unsigned host = find_host(b, guest, x, REACH, &at);
+    unsigned host = region_find_host(b, guest, x, REGION_REACH, &at);
     if (host != NO_REG) {
         *rm = rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
         return true;
     }
-    unsigned base = address_gpr(b, guest, HELD_BASE);
+    unsigned base = region_gpr(b, guest, HELD_BASE);
     if (far && (base == NO_REG || base == R10))
         return false;
     if (base == NO_REG) {
@@ -297,7 +309,8 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
         *rm = region_passing(b, disp);
         return true;
     }
-    unsigned allowed = is_scratch(base) ? 1u << R11 : HELD_ANY & ~(1u << R10), entry = find_entry(b, x, REACH, allowed);
+    unsigned allowed = is_scratch(base) ? 1u << R11 : HELD_ANY & ~(1u << R10),
+             entry = find_entry(b, x, REGION_REACH, allowed);
     if (entry == NO_REG && far) {
         held_lose(b, R10);
         asm_op(&b->a, OP_LEA | OP_W, R10, rm_mem(base, disp), 0);
@@ -309,8 +322,7 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
     return true;
 }
 
-/* Does an operand of the same registers come again in the block? */
-static bool comes_again(const struct builder *b)
+bool region_comes_again(const struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
     for (unsigned i = b->cur + 1; i < b->count; i++) {
@@ -329,14 +341,14 @@ static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm 
     const struct insn_mem *m = &b->in->mem;
     struct value x = b->region.value[base];
     int64_t at = 0;
-    unsigned by = region_index(b, index), host = find_host(b, base, x, REACH_BEFORE_INDEX, &at);
+    unsigned by = region_index(b, index), host = region_find_host(b, base, x, REGION_REACH_BEFORE_INDEX, &at);
     if (by == NO_REG)
         return false;
     if (host == NO_REG) {
-        unsigned from = address_gpr(b, base, HELD_BASE);
+        unsigned from = region_gpr(b, base, HELD_BASE);
         if (from == NO_REG)
             return false;
-        unsigned entry = find_entry(b, x, REACH_BEFORE_INDEX, HELD_ANY & ~(1u << R10));
+        unsigned entry = find_entry(b, x, REGION_REACH_BEFORE_INDEX, HELD_ANY & ~(1u << R10));
         host = entry == NO_REG ? look_up_host(b, base, from, NULL, x) : make_host(b, base, from, entry, x);
     }
     *rm = rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
@@ -350,25 +362,25 @@ static bool by_sum(struct builder *b, struct rm *rm)
     struct value x = operand_value(b, m->base, m->index, m->scale, m->disp);
     unsigned base = m->base, index = m->index;
     int64_t at = 0;
-    unsigned host = find_host(b, base, x, REACH, &at);
+    unsigned host = region_find_host(b, base, x, REGION_REACH, &at);
     if (host == NO_REG && m->scale == 1) {
-        host = find_host(b, index, x, REACH, &at);
+        host = region_find_host(b, index, x, REGION_REACH, &at);
         if (host != NO_REG) {
             base = m->index;
             index = m->base;
         }
     }
-    if (!x.name || (host == NO_REG && !comes_again(b)))
+    if (!x.name || (host == NO_REG && !region_comes_again(b)))
         return false;
     unsigned by = region_index(b, index), from = NO_REG;
     if (by == NO_REG)
         return false;
     if (host == NO_REG || !region_is(b, host)) { /* that may have gone for the index */
-        from = address_gpr(b, base, HELD_BASE);
+        from = region_gpr(b, base, HELD_BASE);
         if (from == NO_REG || is_scratch(from) || is_scratch(by))
             return false;
         struct rm sum = rm_sib((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp);
-        unsigned entry = find_entry(b, x, REACH, HELD_ANY & ~(1u << R10));
+        unsigned entry = find_entry(b, x, REGION_REACH, HELD_ANY & ~(1u << R10));
         host = entry == NO_REG ? look_up_host(b, base, from, &sum, x) : make_host(b, base, from, entry, x);
         at = 0;
     }
@@ -379,7 +391,8 @@ static bool by_sum(struct builder *b, struct rm *rm)
 bool region_indexed(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    bool short_index = is_short(b, m->index, m->scale), short_base = m->scale == 1 && is_short(b, m->base, 1);
+    bool short_index = region_is_short(b, m->index, m->scale),
+         short_base = m->scale == 1 && region_is_short(b, m->base, 1);
     bool stack = m->base == GPR_SP || m->index == GPR_SP;
     if (m->base == GPR_IP || m->index == GPR_NONE)
         return false;
@@ -393,6 +406,8 @@ bool region_indexed(struct builder *b, struct rm *rm)
     }
     if (stack)
         return false;
+    if (parallel_is_used(b))
+        return parallel_indexed(b, rm);
     if (short_index)
         return by_base(b, m->base, m->index, rm);
     return short_base ? by_base(b, m->index, m->base, rm) : by_sum(b, rm);

@@ -27,7 +27,8 @@
  *
  * The register decides on the region: a displacement that leads out of it leads into the slot's guard, which is wider
  * than displacements reach on either side. So no address that the guest makes up leads anywhere but to its own slots.
- * The next access near that one finds r11 as it was (translate_region.c).
+ * The next access near that one finds r11 as it was (translate_region.c). User code knows a way that needs no r11
+ * (translate_parallel.c); what follows is for kernels, for what that way is not for, and of constant addresses.
  *
  * Of an operand with an index, or a large displacement (bt_region_near), the sum decides, which is computed to a
  * scratch register before. Where one of the two registers is known to hold 32 bits (translate_narrow.c), the other
@@ -340,6 +341,7 @@ bool window_moves_stack(struct builder *b)
 
 void window_begin(struct builder *b)
 {
+    parallel_begin(b);
     region_begin(b);
     b->narrow = 0;
     b->stack_drift = DRIFT_UNKNOWN;

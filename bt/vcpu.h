@@ -152,6 +152,7 @@ struct bt_vcpu {
     uint32_t held_events; /* INTR while IF is clear: kept out of the poll word */
     uint64_t code_base;   /* CS base that linear = eip + code_base uses */
     uint64_t code_limit;
+    gpa_t remake;        /* translations of this byte are to be made again; 0: none */
     bool smc_hit;        /* a block was invalidated since the flag was cleared */
     uint64_t watch_hits; /* DR6 bits of data breakpoints met by the current instruction */
     struct bt_bounce {

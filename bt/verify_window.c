@@ -49,6 +49,7 @@ bool verify_window_begin(struct verify_window *w, const struct bt_cache *c, uint
         return true;
     w->regions = bt_regions(c->vcpu, mode);
     w->vcpu = c->vcpu;
+    w->parallel = c->vcpu->cpu.mmu.window[bt_mode_window(mode)].parallel.table;
     w->label = calloc(size, sizeof *w->label);
     return w->label;
 }
@@ -70,6 +71,7 @@ static void forget_facts(struct verify_window *w)
         w->slot[i] = value_fresh(&w->values);
     w->r10_known = false;
     w->narrow = 0;
+    w->looks = 0;
 }
 
 static void forget(struct verify_window *w)
@@ -337,18 +339,33 @@ static struct verify_fact *fact_in(struct verify_window *w, x86_reg r)
     return r >= X86_REG_R10 && r <= X86_REG_R12 ? &w->fact[r - X86_REG_R10] : NULL;
 }
 
+/* A value near which x is, and that is in a parallel stretch; name 0: none. */
+static struct value looked_at(const struct verify_window *w, struct value x, uint64_t limit)
+{
+    for (unsigned n = 0; n < w->looks && n < VERIFY_LOOKS; n++)
+        if (value_near(&w->values, x, w->parallel_near[n], limit))
+            return w->parallel_near[n];
+    return (struct value){0};
+}
+
 /* lea r10, [X + r11] */
 static struct verify_fact host_address(struct verify_window *w, const cs_insn *i)
 {
+    static const uint64_t BEFORE_INDEX = 20ull << 30;
     const cs_x86 *x = &i->detail->x86;
     const x86_op_mem *m = &x->operands[1].mem;
     struct verify_fact none = {0};
     if (i->id != X86_INS_LEA || !fact_in(w, x->operands[0].reg) || x->addr_size != 8 || m->scale != 1 || m->disp)
         return none;
     const struct verify_fact *e = fact_in(w, m->index);
+    struct value base = register_value(w, m->base);
+    if (e && e->kind == VERIFY_PARALLEL) {
+        struct value of = looked_at(w, base, BEFORE_INDEX);
+        return of.name ? (struct verify_fact){.kind = VERIFY_HOST, .of = of, .base = base} : none;
+    }
     if (!e || e->kind != VERIFY_ENTRY || e->constant)
         return none;
-    return (struct verify_fact){.kind = VERIFY_HOST, .of = e->of, .base = register_value(w, m->base)};
+    return (struct verify_fact){.kind = VERIFY_HOST, .of = e->of, .base = base};
 }
 
 static bool register_operand(const cs_x86_op *op, x86_reg reg)
@@ -421,11 +438,45 @@ static bool is_host_operand(struct verify_window *w, const x86_op_mem *m)
     return h->kind == VERIFY_HOST && reaches(w, sum_of(w, h->base, m->index, m->scale, m->disp), h->of);
 }
 
+/* mov r10, [what the region table would say of parallel regions] */
+static struct verify_fact *loads_parallel_entry(struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    uint64_t at;
+    bool loads = w->parallel && i->id == X86_INS_MOV && x->op_count == 2 && x->operands[0].type == X86_OP_REG &&
+                 is_constant(i, &x->operands[1], &at) &&
+                 at == (uintptr_t)&w->vcpu->cpu.mmu.window[MMU_WINDOW_USER].parallel.entry;
+    return loads ? fact_in(w, x->operands[0].reg) : NULL;
+}
+
+/* mov r11d, [parallel + r11*8] */
+static bool is_look(const struct verify_window *w, const cs_insn *i)
+{
+    const cs_x86 *x = &i->detail->x86;
+    const x86_op_mem *m = &x->operands[1].mem;
+    return w->parallel && is_load_to(i, X86_REG_R11D) && x->operands[1].type == X86_OP_MEM &&
+           m->segment == X86_REG_INVALID && m->base == X86_REG_INVALID && m->index == X86_REG_R11 && m->scale == 8 &&
+           m->disp == (intptr_t)w->parallel;
+}
+
+/* gs:, near what was looked at. */
+static bool is_parallel_operand(struct verify_window *w, const x86_op_mem *m)
+{
+    struct value x = sum_of(w, register_value(w, m->base), m->index, m->scale, m->disp);
+    return looked_at(w, x, MMU_WINDOW_GUARD - ACCESS_BYTES).name;
+}
+
 bool verify_window_accepts(struct verify_window *w, const cs_insn *i, const cs_x86_op *op)
 {
     const x86_op_mem *m = &op->mem;
-    if (!w->regions || m->segment != X86_REG_INVALID || i->id == X86_INS_LEA || i->id == X86_INS_NOP)
+    if (!w->regions || i->id == X86_INS_LEA || i->id == X86_INS_NOP)
         return false;
+    if (m->segment == X86_REG_GS)
+        return w->parallel && i->detail->x86.addr_size == 8 && is_parallel_operand(w, m);
+    if (m->segment != X86_REG_INVALID)
+        return false;
+    if (is_look(w, i))
+        return w->index_in == X86_REG_R11;
     for (x86_reg r = X86_REG_R10; r <= X86_REG_R12; r++)
         if (is_load_to(i, r) && is_entry(w, m, r))
             return w->index_in == r;
@@ -670,6 +721,8 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     struct value index_of = w->index_of, shifted = register_value(w, from);
     if (loads && w->index_in != X86_REG_INVALID && is_load_to(i, w->index_in) && is_entry(w, m, w->index_in))
         entry = w->index_in;
+    bool look = loads && w->index_in == X86_REG_R11 && is_look(w, i) && index_of.name;
+    struct verify_fact *to_parallel = loads_parallel_entry(w, i);
     bool stack = step >= STEP_INDEX && step <= STEP_TURNED, stack_set = w->step == STEP_TURNED;
     if (step == STEP_INDEX)
         is_index(i, X86_REG_R15, &w->stack_of);
@@ -685,6 +738,10 @@ const char *verify_window_after(struct verify_window *w, csh h, const cs_insn *i
     w->index_in = index_in;
     if (entry != X86_REG_INVALID)
         *fact_in(w, entry) = (struct verify_fact){.kind = VERIFY_ENTRY, .of = index_of};
+    if (look)
+        w->parallel_near[w->looks++ % VERIFY_LOOKS] = index_of;
+    if (to_parallel)
+        to_parallel->kind = VERIFY_PARALLEL;
     if (constant)
         *fact_in(w, X86_REG_R11) = (struct verify_fact){
             .kind = VERIFY_ENTRY, .constant = 1 + (uint64_t)(m->disp - (intptr_t)w->regions) / sizeof(uint64_t)};

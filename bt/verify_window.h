@@ -11,6 +11,9 @@
  *                                                   a number of 32 bits
  *   (r12 may be in r11's place, but with a Y in r10-r12; r10 too, but for the access; r11 and r12 in that of r10; an
  *   index is not r10 or r11)
+ *   shrx r11, X, r15 ; mov r11d, [parallel + r11*8] directly one behind the other: X is in a parallel stretch
+ *   gs:[Y + d], gs:[Y + Z*s + d]                    with a sum as near such an X, and no label between
+ *   lea r10, [Z + r10]                              likewise, with what the region table would say of such an X in r10
  *   shrx r15, X, r15 ; mov r15, [regions + r15*8] ; lea rsp, [X + r15 - 32] ; not r15 ; lea r15, [r15 + 65]
  *                                                   directly one behind the other: another stack
  *   lea rsp, [rsp + r15 - 32] ; mov [guest RSP], rsp ; mov rsp, [the host's]
@@ -40,6 +43,8 @@ enum verify_window_step {
     STEP_LEAVES_2 /* and stored */
 };
 
+enum { VERIFY_LOOKS = 16 };
+
 struct verify_window {
     const uint64_t *regions; /* NULL: the block is of another mode */
     const struct bt_vcpu *vcpu;
@@ -51,11 +56,14 @@ struct verify_window {
     x86_reg index_in; /* r10, r11 or r12 is the number of the region of index_of, or INVALID */
     struct value index_of;
     struct verify_fact {
-        enum { VERIFY_NOTHING, VERIFY_ENTRY, VERIFY_HOST } kind;
-        struct value of;   /* the region is that of this */
-        uint64_t constant; /* VERIFY_ENTRY: 1 + the region, of a constant; 0: that of a value */
-        struct value base; /* VERIFY_HOST: the host's address for this */
-    } fact[3];             /* r10, r11, r12 */
+        enum { VERIFY_NOTHING, VERIFY_ENTRY, VERIFY_PARALLEL, VERIFY_HOST } kind;
+        struct value of;      /* the region is that of this */
+        uint64_t constant;    /* VERIFY_ENTRY: 1 + the region, of a constant; 0: that of a value */
+        struct value base;    /* VERIFY_HOST: the host's address for this */
+    } fact[3];                /* r10, r11, r12 */
+    const uint64_t *parallel; /* the table (shadowmmu/parallel.h), or NULL */
+    unsigned looks;
+    struct value parallel_near[VERIFY_LOOKS]; /* the last ones that were looked at */
     struct values values;
     struct value value[16], slot[4]; /* of names[], and of guest R12-R15 in cpu->gpr */
     bool called;                     /* the instruction before was a call */

@@ -2,6 +2,8 @@
 #include "bt/window.h"
 
 #include "bt/cache.h"
+#include "shadowmmu/parallel.h"
+#include "shadowmmu/region.h"
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
@@ -28,9 +30,8 @@ static uint64_t now(void)
 
 /* ---- GS ---- */
 
-static void set_gs(struct bt_vcpu *v, enum mmu_window_kind kind)
+static void set_gs(struct bt_vcpu *v, uintptr_t base)
 {
-    uintptr_t base = (uintptr_t)v->cpu.mmu.window[kind].base;
     if (v->gs == base)
         return;
     v->gs = base;
@@ -105,6 +106,8 @@ static void begin(struct bt_vcpu *v, enum mmu_window_kind kind)
     v->no_regions |= cpu_code64(&v->cpu) && !v->cpu.mmu.window[kind].regions;
     if (w->unavailable || (cpu_code64(&v->cpu) && v->no_regions))
         return;
+    if (kind == MMU_WINDOW_USER && cpu_code64(&v->cpu))
+        mmu_parallel_choose(&v->cpu.mmu);
     w->active = true;
     w->began = now();
     w->credit = CREDIT[kind] * WAIT_MIN / w->wait + load_price(v, kind);
@@ -159,10 +162,13 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
         v->no_regions = true;
         return 0;
     }
+    const struct mmu_window *window = &v->cpu.mmu.window[kind];
     if (cpu_code64(&v->cpu))
         bt_glue_emit_window(v->cache, kind);
-    else
-        set_gs(v, kind);
+    if (!cpu_code64(&v->cpu))
+        set_gs(v, (uintptr_t)window->base);
+    else if (window->parallel.table)
+        set_gs(v, window->parallel.distance[window->parallel.side]);
     return BT_MODE_WINDOW;
 }
 
@@ -291,6 +297,21 @@ enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_k
     default:
         return BT_WINDOW_DETOUR;
     }
+}
+
+enum bt_window_action bt_window_take_stretch(struct bt_vcpu *v, const struct bt_block *b,
+                                             const struct bt_insn_record *r, uint64_t region)
+{
+    struct bt_page *p = &v->cache->pages[b->page];
+    unsigned offset = (b->offset + r->guest_offset) & PAGE_MASK;
+    if (!v->window[MMU_WINDOW_USER].active || region >> (47 - MMU_REGION_SHIFT)) /* no address of the guest's */
+        return BT_WINDOW_DETOUR;
+    if (mmu_window_take_stretch(&v->cpu.mmu, region << MMU_REGION_SHIFT))
+        return BT_WINDOW_RETRY;
+    p->by_entries[v->cpu.mmu.window[MMU_WINDOW_USER].parallel.side] |= 1ull << offset / BT_NEAR;
+    v->remake = (gpa_t){p->gfn << PAGE_SHIFT | offset};
+    cpu_raise(&v->cpu, CPU_EVENT_CODE);
+    return BT_WINDOW_DETOUR;
 }
 
 /* Is a number that moves with the page (bt/move.h) where the jump would be? */

@@ -46,6 +46,10 @@ void bt_window_signal(struct bt_vcpu *v, enum mmu_window_kind kind);
 enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva, bool write);
 /* 64-bit code met a region without a slot. In a signal handler, too. */
 enum bt_window_action bt_window_take_region(struct bt_vcpu *v, enum mmu_window_kind kind, uint64_t gva);
+/* The instruction of a record of block b looked whether a region (bits 32-63 of an address) is parallel, and it is not.
+ * In a signal handler: RETRY when it is now. */
+enum bt_window_action bt_window_take_stretch(struct bt_vcpu *v, const struct bt_block *b,
+                                             const struct bt_insn_record *r, uint64_t region);
 /* Puts an exit to the translation by the tables in the place of the host instruction of a record of block b, if there
  * is room. */
 void bt_window_divert(struct bt_vcpu *v, uintptr_t at, const struct bt_block *b, const struct bt_insn_record *r);

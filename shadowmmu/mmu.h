@@ -70,6 +70,17 @@ enum mmu_window_kind { MMU_WINDOW_USER, MMU_WINDOW_SUPERVISOR };
 
 enum { MMU_WINDOW_SLOTS = 16 };
 
+/* See shadowmmu/parallel.h. */
+enum mmu_side { MMU_SIDE_LOW, MMU_SIDE_HIGH };
+struct mmu_parallel {
+    uint64_t *table;      /* a region table in which the page of a stretch may be read while the stretch is parallel;
+                             NULL: there is none */
+    uint64_t distance[2]; /* by enum mmu_side: from the guest's address to the host's */
+    uint64_t reserved;    /* stretches, by bit, that have their place in the host's address space */
+    enum mmu_side side;   /* in force */
+    uint64_t entry;       /* what the region table would say of a parallel region */
+};
+
 struct mmu_window {
     uint8_t *base;     /* of slot 0, which is region 0's for ever; NULL: not open */
     uint8_t *rights;   /* by page of each slot: what is mapped */
@@ -79,6 +90,7 @@ struct mmu_window {
     uint64_t *regions; /* see shadowmmu/region.h; NULL: there was no address space for it */
     uint8_t *slot_of;  /* by bits 32-47 of the address: slot + 1, 0: none */
     struct mmu_window_slot {
+        uint8_t *base;     /* where it is mapped */
         uint16_t region;   /* bits 32-47 */
         uint32_t mappings; /* of these */
         bool used;
@@ -88,6 +100,7 @@ struct mmu_window {
     bool local;        /* the supervisor's: holds pages that are not global */
     uint64_t late[64]; /* the user's: table indices of pages that are to go (mmu_window_drop_later) */
     unsigned late_count;
+    struct mmu_parallel parallel; /* the user's (shadowmmu/parallel.h) */
 };
 
 struct mmu {

@@ -74,9 +74,14 @@ void mmu_regions_destroy(uint64_t *table)
     pthread_mutex_unlock(&pool.lock);
 }
 
+uint64_t *mmu_regions_create_closed(void)
+{
+    return (uint64_t *)(void *)take();
+}
+
 uint64_t *mmu_regions_create(void)
 {
-    uint64_t *table = (uint64_t *)(void *)take();
+    uint64_t *table = mmu_regions_create_closed();
     if (!table)
         return NULL;
     if (open_half((uint8_t *)table) && open_half(upper(table)))

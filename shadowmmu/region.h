@@ -27,6 +27,8 @@ enum { MMU_REGION_SHIFT = 32, MMU_REGION_BIAS = 32 };
 
 /* A table without slots. NULL when there is no address space. */
 uint64_t *mmu_regions_create(void);
+/* One of which nothing may be read yet. */
+uint64_t *mmu_regions_create_closed(void);
 void mmu_regions_destroy(uint64_t *table);
 
 /* Is the host address in the table, pages without access included? */

@@ -338,3 +338,14 @@ void mmu_space_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only)
         mmu_window_drop(mmu, f->view == MMU_VIEW_USER ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR, f->page, writes_only);
     }
 }
+
+bool mmu_space_is_below(const struct mmu *mmu, uint64_t limit, unsigned most)
+{
+    unsigned below = 0, all = 0;
+    for (uint32_t n = mmu->space.first; n && all < most; n = mmu->fills[n].next)
+        if (mmu->fills[n].view == MMU_VIEW_USER) {
+            all++;
+            below += mmu->fills[n].page < limit >> PAGE_SHIFT;
+        }
+    return 2 * below > all;
+}

@@ -37,6 +37,9 @@ void mmu_space_drop_pcid(struct mmu *mmu, uint64_t pcid);
 /* CR3 with another PCID: parks the current space and makes cr3's the current one, with the entries it had if keep. */
 void mmu_space_switch(struct mmu *mmu, uint64_t cr3, bool keep);
 
+/* Of the current space's user entries, the last `most`: are there more at addresses below the limit than elsewhere? */
+bool mmu_space_is_below(const struct mmu *mmu, uint64_t limit, unsigned most);
+
 /* See mmu_drop_gfn. */
 void mmu_space_drop_gfn(struct mmu *mmu, uint64_t gfn, bool writes_only);
 

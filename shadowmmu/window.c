@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "shadowmmu/window.h"
 
+#include "shadowmmu/parallel.h"
 #include "shadowmmu/region.h"
 #include "shadowmmu/reserve.h"
 #include "shadowmmu/walk.h"
@@ -33,14 +34,16 @@ static uint64_t before_base(const struct mmu *mmu)
     return mmu->wide ? (MMU_WINDOW_SLOTS - 1) * SLOT_STRIDE + MMU_WINDOW_GUARD : MMU_WINDOW_BELOW;
 }
 
-static uint64_t window_size(const struct mmu *mmu)
+/* Behind the user's slot 0 is the low side's stretch of parallel regions. */
+static uint64_t window_size(const struct mmu *mmu, enum mmu_window_kind kind)
 {
-    return before_base(mmu) + REGION_SIZE + (mmu->wide ? MMU_WINDOW_GUARD : MMU_WINDOW_ABOVE);
+    uint64_t size = kind == MMU_WINDOW_USER && mmu->wide ? 1ull << MMU_STRETCH_SHIFT : REGION_SIZE;
+    return before_base(mmu) + size + (mmu->wide ? MMU_WINDOW_GUARD : MMU_WINDOW_ABOVE);
 }
 
 static uint8_t *slot_base(const struct mmu_window *w, unsigned slot)
 {
-    return w->base - slot * SLOT_STRIDE;
+    return w->slot[slot].base;
 }
 
 /* The entry of a region (bits 32-47 of its addresses) in the region table. */
@@ -52,7 +55,9 @@ static uint64_t *region_entry(const struct mmu_window *w, unsigned region)
 static void slot_give(struct mmu_window *w, unsigned slot, unsigned region)
 {
     uint64_t first = (uint64_t)(int64_t)(int16_t)region << MMU_REGION_SHIFT;
-    w->slot[slot] = (struct mmu_window_slot){.region = (uint16_t)region, .used = true};
+    uint8_t *parallel = mmu_parallel_place(w, region);
+    w->slot[slot] = (struct mmu_window_slot){
+        .base = parallel ? parallel : w->base - slot * SLOT_STRIDE, .region = (uint16_t)region, .used = true};
     w->slot_of[region] = (uint8_t)(slot + 1);
     *region_entry(w, region) = (uint64_t)(uintptr_t)slot_base(w, slot) - first + MMU_REGION_BIAS;
 }
@@ -79,7 +84,7 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (w->base)
         return true;
-    uint64_t size = window_size(mmu), pages = (uint64_t)slot_count(mmu) * REGION_PAGES;
+    uint64_t size = window_size(mmu, kind), pages = (uint64_t)slot_count(mmu) * REGION_PAGES;
     uint8_t *space = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *rights = reserve(pages);
     if (space == MAP_FAILED || !rights) {
@@ -89,9 +94,11 @@ bool mmu_window_open(struct mmu *mmu, enum mmu_window_kind kind)
         return false;
     }
     *w = (struct mmu_window){.base = space + before_base(mmu), .rights = rights, .slot_count = slot_count(mmu)};
-    w->slot[0].used = true;
+    w->slot[0] = (struct mmu_window_slot){.base = w->base, .used = true};
     if (mmu->wide)
         open_regions(w);
+    if (w->regions && kind == MMU_WINDOW_USER)
+        mmu_parallel_open(w);
     return true;
 }
 
@@ -100,7 +107,8 @@ void mmu_window_close(struct mmu *mmu, enum mmu_window_kind kind)
     struct mmu_window *w = &mmu->window[kind];
     if (!w->base)
         return;
-    munmap(w->base - before_base(mmu), window_size(mmu));
+    mmu_parallel_close(w);
+    munmap(w->base - before_base(mmu), window_size(mmu, kind));
     unreserve(w->rights, (uint64_t)slot_count(mmu) * REGION_PAGES);
     unreserve(w->slot_of, REGIONS);
     mmu_regions_destroy(w->regions);
@@ -117,15 +125,19 @@ bool mmu_window_holds(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_
 bool mmu_window_owns(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host)
 {
     const struct mmu_window *w = &mmu->window[kind];
-    return w->base && host - ((uintptr_t)w->base - before_base(mmu)) < window_size(mmu);
+    return w->base &&
+           (host - ((uintptr_t)w->base - before_base(mmu)) < window_size(mmu, kind) || mmu_parallel_owns(w, host));
 }
 
 bool mmu_window_guest_address(const struct mmu *mmu, enum mmu_window_kind kind, uintptr_t host, uint64_t *gva)
 {
     const struct mmu_window *w = &mmu->window[kind];
     uint64_t below = (uintptr_t)w->base + REGION_SIZE - 1 - host; /* from the end of slot 0 downwards */
+    if (mmu_parallel_address(w, host, gva))
+        return true;
     unsigned slot = (unsigned)(below / SLOT_STRIDE);
-    if (!w->base || below / SLOT_STRIDE >= w->slot_count || below % SLOT_STRIDE >= REGION_SIZE || !w->slot[slot].used)
+    if (!w->base || below / SLOT_STRIDE >= w->slot_count || below % SLOT_STRIDE >= REGION_SIZE || !w->slot[slot].used ||
+        host - (uintptr_t)w->slot[slot].base >= REGION_SIZE)
         return false;
     uint64_t first = (uint64_t)(int64_t)(int16_t)w->slot[slot].region << MMU_REGION_SHIFT;
     *gva = first + (host - (uintptr_t)slot_base(w, slot));
@@ -189,6 +201,12 @@ static void take_region(const struct mmu *mmu, struct mmu_window *w, uint64_t gv
 {
     if (!has_slot(mmu, w, gva))
         slot_give(w, slot_for_new_region(w), gva >> MMU_REGION_SHIFT & (REGIONS - 1));
+}
+
+/* Does its region need no entry of the region table to be reached? */
+static bool is_parallel(const struct mmu_window *w, uint64_t gva)
+{
+    return mmu_parallel_place(w, gva >> MMU_REGION_SHIFT & (REGIONS - 1));
 }
 
 /* ---- entering pages ---- */
@@ -320,6 +338,8 @@ static enum mmu_window_result enter(struct mmu *mmu, enum mmu_window_kind kind, 
     look_ahead(&e, gva, addr, 1);
     look_ahead(&e, gva, addr, -1);
     struct place p;
+    if (is_parallel(e.window, gva))
+        take_region(mmu, e.window, gva);
     if (table_right(e.tables, index) != right || !locate(e.window, index, &p)) /* new entries made all others go */
         return MMU_WINDOW_OK;
     e.window->local |= kind == MMU_WINDOW_SUPERVISOR && !w.global;
@@ -352,12 +372,28 @@ enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_k
     return MMU_WINDOW_OK;
 }
 
+bool mmu_window_take_stretch(struct mmu *mmu, uint64_t gva)
+{
+    struct mmu_window *w = &mmu->window[MMU_WINDOW_USER];
+    if (!mmu_parallel_take(w, gva))
+        return false;
+    for (unsigned i = 1; i < w->slot_count; i++) { /* those that are elsewhere */
+        uint8_t *place = w->slot[i].used ? mmu_parallel_place(w, w->slot[i].region) : NULL;
+        if (place && place != w->slot[i].base) {
+            slot_empty(w, i);
+            slot_release(w, i);
+        }
+    }
+    return true;
+}
+
 void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write)
 {
     struct entering e = entering(mmu, MMU_WINDOW_USER, write ? MMU_WRITE : MMU_READ);
     struct walk w;
     struct mmu_fault ignored;
-    if (mmu_canonical(gva) && has_slot(mmu, e.window, gva) && in_use(&e, gva, &w))
+    bool placed = mmu_canonical(gva) && (has_slot(mmu, e.window, gva) || is_parallel(e.window, gva));
+    if (placed && in_use(&e, gva, &w))
         mmu_window_fill(mmu, MMU_WINDOW_USER, gva, e.access, &ignored);
 }
 

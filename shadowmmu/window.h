@@ -9,7 +9,8 @@
  *
  * The window of a CPU with long mode has several such ranges, *slots*, each with 60 GiB of guard before and behind.
  * Slot 0 is for addresses below 4 GiB, which is all that 32-bit code sees; the others are given to the regions (4 GiB
- * of addresses each) that 64-bit code uses, and region tables (shadowmmu/region.h) tell which.
+ * of addresses each) that 64-bit code uses, and region tables (shadowmmu/region.h) tell which. Of the user window most
+ * slots lie at one distance from the guest's addresses (shadowmmu/parallel.h).
  *
  * There are two windows. The user window holds pages that user code may touch, until the address space is flushed. The
  * supervisor window holds global pages (all pages while paging is off), so that it outlives the loads of CR3; where
@@ -51,8 +52,9 @@ enum mmu_window_result {
     MMU_WINDOW_TABLE, /* this access must go through the tables: device, code, ROM */
     MMU_WINDOW_FULL   /* the host takes no more mappings */
 };
-/* An access to gva (canonical; of a region with a slot) met a page that the window does not hold with that right.
- * access: enum mmu_access with the rights of the instruction. Slots may belong to other regions afterwards. */
+/* An access to gva (canonical; of a region with a slot, or a parallel one) met a page that the window does not hold
+ * with that right. access: enum mmu_access with the rights of the instruction. Slots may belong to other regions
+ * afterwards. */
 enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva, unsigned access,
                                        struct mmu_fault *fault);
 
@@ -60,6 +62,10 @@ enum mmu_window_result mmu_window_fill(struct mmu *mmu, enum mmu_window_kind kin
  * without the kind. OK: it has one. FAULT: there is no such page now. TABLE: it is not for windows. */
 enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_kind kind, uint64_t gva,
                                               unsigned access);
+
+/* Makes the stretch of regions around gva parallel (shadowmmu/parallel.h) in the user's window. False: it cannot be
+ * now. Regions may have lost their slots. */
+bool mmu_window_take_stretch(struct mmu *mmu, uint64_t gva);
 
 /* The guest has dealt with its user code's page fault at gva: enters the page before the access that will be repeated,
  * if it is there now. */
