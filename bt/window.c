@@ -165,6 +165,8 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
     const struct mmu_window *window = &v->cpu.mmu.window[kind];
     if (cpu_code64(&v->cpu))
         bt_glue_emit_window(v->cache, kind);
+    if (!cpu_code64(&v->cpu) && kind == MMU_WINDOW_USER)
+        mmu_window_guard_32(&v->cpu.mmu);
     if (!cpu_code64(&v->cpu))
         set_gs(v, (uintptr_t)window->base);
     else if (window->parallel.table)

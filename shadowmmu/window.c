@@ -179,6 +179,12 @@ static void slot_empty(struct mmu_window *w, unsigned slot)
     w->slot[slot].mappings = 0;
 }
 
+static void slot_take_away(struct mmu_window *w, unsigned slot)
+{
+    slot_empty(w, slot);
+    slot_release(w, slot);
+}
+
 /* A slot for another region: a free one, or in turn one of those in use. */
 static unsigned slot_for_new_region(struct mmu_window *w)
 {
@@ -186,8 +192,7 @@ static unsigned slot_for_new_region(struct mmu_window *w)
         if (!w->slot[i].used)
             return i;
     unsigned slot = 1 + w->next_slot++ % (w->slot_count - 1);
-    slot_empty(w, slot);
-    slot_release(w, slot);
+    slot_take_away(w, slot);
     return slot;
 }
 
@@ -379,12 +384,18 @@ bool mmu_window_take_stretch(struct mmu *mmu, uint64_t gva)
         return false;
     for (unsigned i = 1; i < w->slot_count; i++) { /* those that are elsewhere */
         uint8_t *place = w->slot[i].used ? mmu_parallel_place(w, w->slot[i].region) : NULL;
-        if (place && place != w->slot[i].base) {
-            slot_empty(w, i);
-            slot_release(w, i);
-        }
+        if (place && place != w->slot[i].base)
+            slot_take_away(w, i);
     }
     return true;
+}
+
+void mmu_window_guard_32(struct mmu *mmu)
+{
+    struct mmu_window *w = &mmu->window[MMU_WINDOW_USER];
+    for (unsigned i = 1; i < w->slot_count; i++)
+        if (w->slot[i].used && (uintptr_t)w->slot[i].base - (uintptr_t)w->base < REGION_SIZE + MMU_WINDOW_ABOVE)
+            slot_take_away(w, i);
 }
 
 void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write)

@@ -67,6 +67,10 @@ enum mmu_window_result mmu_window_take_region(struct mmu *mmu, enum mmu_window_k
  * now. Regions may have lost their slots. */
 bool mmu_window_take_stretch(struct mmu *mmu, uint64_t gva);
 
+/* 32-bit user code is about to use the window: takes out what 64-bit code of the same address space has within
+ * MMU_WINDOW_ABOVE behind slot 0, since its addresses wrap at 4 GiB. */
+void mmu_window_guard_32(struct mmu *mmu);
+
 /* The guest has dealt with its user code's page fault at gva: enters the page before the access that will be repeated,
  * if it is there now. */
 void mmu_window_prefill(struct mmu *mmu, uint64_t gva, bool write);
