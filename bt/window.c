@@ -163,14 +163,15 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
         return 0;
     }
     const struct mmu_window *window = &v->cpu.mmu.window[kind];
-    if (cpu_code64(&v->cpu))
+    if (cpu_code64(&v->cpu)) {
         bt_glue_emit_window(v->cache, kind);
-    if (!cpu_code64(&v->cpu) && kind == MMU_WINDOW_USER)
+        if (window->parallel.table)
+            set_gs(v, window->parallel.distance[window->parallel.side]);
+        return BT_MODE_WINDOW;
+    }
+    if (kind == MMU_WINDOW_USER)
         mmu_window_guard_32(&v->cpu.mmu);
-    if (!cpu_code64(&v->cpu))
-        set_gs(v, (uintptr_t)window->base);
-    else if (window->parallel.table)
-        set_gs(v, window->parallel.distance[window->parallel.side]);
+    set_gs(v, (uintptr_t)window->base);
     return BT_MODE_WINDOW;
 }
 

@@ -23,8 +23,8 @@
 
 enum { MMU_STRETCH_SHIFT = 41, MMU_STRETCHES = 1 << (47 - MMU_STRETCH_SHIFT) };
 
-/* Of the user's window w, which has been reserved with `low` bytes behind its base that are free for the low side. No
- * table: no address space for it, or no long mode. */
+/* Of the user's window w, behind whose base the low side's stretch and a guard have been reserved. The table stays NULL
+ * when there is no address space for it. */
 void mmu_parallel_open(struct mmu_window *w);
 void mmu_parallel_close(struct mmu_window *w);
 
