@@ -76,6 +76,7 @@ struct region_fact {
     struct value of;          /* the region is that of this */
     uint64_t constant;        /* REGION_ENTRY: 1 + the region, when it is that of a constant instead */
     struct region_exact base; /* REGION_HOST: the host's address, and the bias, for a guest register with this */
+    uint8_t guest;            /* REGION_HOST: that register, when it was made */
 };
 struct region_facts {
     struct region_fact in[3]; /* r10, r11, r12 */
@@ -299,6 +300,8 @@ unsigned region_find_host(struct builder *b, unsigned guest, struct value x, uin
 /* Makes one, of what the guest register holds, which is in `base`; entry: where the entry for x is in memory. NO_REG:
  * none is free for that. */
 unsigned region_make_host(struct builder *b, unsigned guest, unsigned base, const void *entry, struct value x);
+/* The guest register that a scratch register is the host's address for, or GPR_NONE. */
+unsigned region_host_of(const struct builder *b, unsigned host);
 /* Does an operand of the same registers come again in the block? */
 bool region_comes_again(const struct builder *b);
 /* Behind each instruction; narrow: narrow_is_made. */

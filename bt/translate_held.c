@@ -255,11 +255,46 @@ static unsigned next_use(const struct builder *b, unsigned guest)
     return guest == GPR_NONE ? NEVER : plan(b)->next[guest - FIRST_HELD];
 }
 
+static bool is_in_address(const struct insn *in, unsigned guest)
+{
+    return in->mem.present && (in->mem.base == guest || in->mem.index == guest);
+}
+
+static bool is_other_operand(const struct insn *in, unsigned guest)
+{
+    const struct insn_reg *all[] = {&in->reg, &in->rm, &in->vvvv, &in->opreg};
+    for (unsigned i = 0; i < 4; i++)
+        if (all[i]->cls == REGCLASS_GPR && all[i]->num == guest)
+            return true;
+    return false;
+}
+
+/* The next instruction, not far from here, that names the guest register so. */
+static unsigned next_that(const struct builder *b, bool (*names)(const struct insn *in, unsigned guest), unsigned guest)
+{
+    enum { LOOK = 24 };
+    for (unsigned i = b->cur + 1; i < b->count && i <= b->cur + LOOK; i++)
+        if (names(&b->insns[i], guest))
+            return i;
+    return NEVER;
+}
+
+/* Is a scratch register the host's address for the guest register? */
+static bool has_host_address(const struct builder *b, unsigned guest)
+{
+    return guest != GPR_NONE &&
+           (region_host_of(b, R10) == guest || region_host_of(b, R11) == guest || region_host_of(b, R12) == guest);
+}
+
 /* When what the host register holds is wanted again, before it goes anyway. */
 static unsigned wanted_at(const struct builder *b, unsigned h)
 {
-    unsigned next = next_use(b, b->held.guest[h]), lost = lost_at(b, h);
-    if (region_is(b, host_of(h)))
+    unsigned next = next_use(b, b->held.guest[h]), lost = lost_at(b, h), guest = region_host_of(b, host_of(h));
+    if (guest != GPR_NONE && b->parallel.possible)
+        next = next_that(b, is_in_address, guest);
+    else if (has_host_address(b, b->held.guest[h]))
+        next = next_that(b, is_other_operand, b->held.guest[h]);
+    else if (region_is(b, host_of(h)))
         return lost;
     return next > lost ? NEVER : next;
 }

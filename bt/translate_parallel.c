@@ -94,23 +94,45 @@ bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct rm 
     return true;
 }
 
-/* One of the two is short: the other one decides, as a register that is the host's address if it comes again. (A
- * segment with a base makes a load two cycles longer, which is what chains of loads from a table are made of.) */
-static struct rm by_base(struct builder *b, unsigned guest, unsigned base, unsigned index)
+/* `index` is short: the other register decides. Where its operand comes again a scratch register becomes the host's
+ * address for it. (A segment with a base makes a load two cycles longer, which is what chains of loads from a table are
+ * made of.) */
+static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    struct value x = b->region.value[guest];
+    struct value x = b->region.value[base];
     int64_t at = 0;
-    unsigned host = NO_REG;
-    if (!is_near(b, x, REGION_REACH_BEFORE_INDEX))
-        look(b, base, x);
-    if (index != R10) /* the fault handler takes that for a base */
-        host = region_find_host(b, guest, x, REGION_REACH_BEFORE_INDEX, &at);
-    if (index != R10 && host == NO_REG && region_comes_again(b))
-        host = region_make_host(b, guest, base, &b->v->cpu.mmu.window[MMU_WINDOW_USER].parallel.entry, x);
-    if (host == NO_REG)
-        return rm_parallel((uint8_t)base, (uint8_t)index, m->scale, (int32_t)m->disp);
-    return rm_based((uint8_t)host, (uint8_t)index, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
+    unsigned by = region_gpr(b, index, HELD_BASE), host = NO_REG;
+    if (by == NO_REG)
+        return false;
+    if (by != R10) /* the fault handler would take that for the base */
+        host = region_find_host(b, base, x, REGION_REACH_BEFORE_INDEX, &at);
+    unsigned from = host != NO_REG ? host : base == index ? by : region_gpr(b, base, HELD_BASE & ~(1u << by));
+    if (from == NO_REG)
+        return false;
+    if (host == NO_REG && !is_near(b, x, REGION_REACH_BEFORE_INDEX))
+        look(b, from, x);
+    if (host == NO_REG && by != R10 && region_comes_again(b))
+        host = region_make_host(b, base, from, &b->v->cpu.mmu.window[MMU_WINDOW_USER].parallel.entry, x);
+    *rm = host == NO_REG ? rm_parallel((uint8_t)from, (uint8_t)by, m->scale, (int32_t)m->disp)
+                         : rm_based((uint8_t)host, (uint8_t)by, m->scale, (int32_t)(m->disp + at) - MMU_REGION_BIAS);
+    return true;
+}
+
+static bool by_sum(struct builder *b, struct rm *rm)
+{
+    const struct insn_mem *m = &b->in->mem;
+    struct region_facts *r = &b->region;
+    struct value x = value_plus(value_sum(&r->values, r->value[m->base], r->value[m->index], m->scale), m->disp);
+    unsigned index = region_gpr(b, m->index, HELD_BASE), base = index;
+    if (index != NO_REG && m->base != m->index)
+        base = region_gpr(b, m->base, HELD_BASE & ~(1u << index));
+    if (index == NO_REG || base == NO_REG)
+        return false;
+    if (!is_near(b, x, REGION_REACH))
+        look_at_sum(b, rm_sib((uint8_t)base, (uint8_t)index, m->scale, (int32_t)m->disp), x);
+    *rm = rm_parallel((uint8_t)base, (uint8_t)index, m->scale, (int32_t)m->disp);
+    return true;
 }
 
 bool parallel_indexed(struct builder *b, struct rm *rm)
@@ -118,24 +140,9 @@ bool parallel_indexed(struct builder *b, struct rm *rm)
     const struct insn_mem *m = &b->in->mem;
     if (m->base >= GPR_COUNT || m->index >= GPR_COUNT || m->base == GPR_SP || m->index == GPR_SP)
         return false;
-    struct region_facts *r = &b->region;
-    int scale = (int)m->scale;
-    unsigned index = region_gpr(b, m->index, HELD_BASE), base = index;
-    if (index != NO_REG && m->base != m->index)
-        base = region_gpr(b, m->base, HELD_BASE & ~(1u << index));
-    if (index == NO_REG || base == NO_REG)
-        return false;
-    if (region_is_short(b, m->index, scale)) {
-        *rm = by_base(b, m->base, base, index);
-        return true;
-    }
-    if (scale == 1 && region_is_short(b, m->base, 1)) {
-        *rm = by_base(b, m->index, index, base);
-        return true;
-    }
-    struct value x = value_plus(value_sum(&r->values, r->value[m->base], r->value[m->index], scale), m->disp);
-    if (!is_near(b, x, REGION_REACH))
-        look_at_sum(b, rm_sib((uint8_t)base, (uint8_t)index, m->scale, (int32_t)m->disp), x);
-    *rm = rm_parallel((uint8_t)base, (uint8_t)index, m->scale, (int32_t)m->disp);
-    return true;
+    if (region_is_short(b, m->index, m->scale))
+        return by_base(b, m->base, m->index, rm);
+    if (m->scale == 1 && region_is_short(b, m->base, 1))
+        return by_base(b, m->index, m->base, rm);
+    return by_sum(b, rm);
 }

@@ -235,7 +235,15 @@ unsigned region_find_host(struct builder *b, unsigned guest, struct value x, uin
 /* The scratch register has become that. */
 static void set_host(struct builder *b, unsigned host, unsigned guest, struct value x)
 {
-    set_fact(b, host, REGION_HOST, x)->base = b->region.exact[guest];
+    struct region_fact *f = set_fact(b, host, REGION_HOST, x);
+    f->base = b->region.exact[guest];
+    f->guest = (uint8_t)guest;
+}
+
+unsigned region_host_of(const struct builder *b, unsigned host)
+{
+    const struct region_fact *f = &b->region.in[host - R10];
+    return f->kind == REGION_HOST ? f->guest : GPR_NONE;
 }
 
 /* Makes a scratch register that: what the guest register holds is in `base`, the entry for x in `entry`. */
@@ -257,8 +265,7 @@ unsigned region_make_host(struct builder *b, unsigned guest, unsigned base, cons
     held_lose(b, to);
     asm_op(&b->a, OP_MOV | OP_W, to, rm_at(entry), 0);
     asm_op(&b->a, OP_LEA | OP_W, to, rm_sib((uint8_t)base, (uint8_t)to, 1, 0), 0);
-    struct region_fact *f = set_fact(b, to, REGION_HOST, x);
-    f->base = b->region.exact[guest];
+    set_host(b, to, guest, x);
     return to;
 }
 
