@@ -235,7 +235,7 @@ static const char *check_memory(struct scan *s, const cs_insn *i, const cs_x86_o
     if (m->segment == X86_REG_GS && (s->mode & BT_MODE_WINDOW) && !wide(s) && i->detail->x86.addr_size == 4)
         return NULL;
     if (m->segment != X86_REG_INVALID)
-        return i->id >= X86_INS_MASKMOVDQU || i->id == X86_INS_MASKMOVQ ? NULL : "segment override";
+        return "segment override";
     if (m->base == X86_REG_RIP) {
         uintptr_t at = (uintptr_t)(i->address + i->size + (uint64_t)m->disp);
         uintptr_t invalid = (uintptr_t)s->c->invalid;
