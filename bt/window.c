@@ -22,6 +22,7 @@ static const uint64_t CREDIT[2] = {[MMU_WINDOW_USER] = 24000000, [MMU_WINDOW_SUP
 enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 2 /* of the time that may go into pages */ };
 enum { TIMER_NS = 1050000, TIMER_MAX_NS = 200000000 };
 enum { REFUSED_MAX = 1024 };
+static const uint64_t LAST_PAGE = (1ull << (47 - PAGE_SHIFT)) - 1; /* of canonical addresses' lower half */
 
 static uint64_t now(void)
 {
@@ -275,6 +276,8 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
         w->entered++;
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_FAULT:
+        if (gva >> PAGE_SHIFT == LAST_PAGE) /* if the access ends behind it, it is #GP */
+            return BT_WINDOW_DETOUR;
         cpu_raise_page_fault(&v->cpu, &fault);
         if (kind == MMU_WINDOW_USER)
             v->refault = (struct bt_window_refault){.pending = true, .writes = write, .gva = gva};
