@@ -109,7 +109,7 @@ static void fill(void)
         name##_plain,       name##_disp,   name##_far,       name##_memory,      name##_near,                          \
         name##_steps,       name##_narrow, name##_narrow_up, name##_narrow_down, name##_narrow_base,                   \
         name##_narrow_near, name##_sum,    name##_sum_down,  name##_sum_scaled,  name##_sum_turned};
-enum { FORM_COUNT = 15 };
+enum { FORM_COUNT = 15, BY_RBP = 2 };
 static uint64_t value;
 #define BODY_READ8(m) "mov " m ", %rax; mov %rax, value; "
 #define BODY_WRITE8(m) "mov value, %rax; mov %rax, " m "; "
@@ -206,6 +206,27 @@ static bool faults(const struct kind *k, unsigned form, const struct spot *s, in
     return right && !memcmp(before, p, sizeof before);
 }
 
+/* The last page of the lower half is not there: what leads beyond it is #GP still. */
+static void last_page(void)
+{
+    const struct spot *s = &spots[LAST];
+    uint64_t keep = *page_entry(s->at - PAGE, 1);
+    for (unsigned k = 0; k < kind_count; k++)
+        for (int at = -40; at < 0; at += at < -9 ? 8 : 1)
+            for (unsigned f = 0; f < FORM_COUNT - 1; f++) { /* the last one begins on that page */
+                bool inside = at <= -kinds[k].bytes;
+                int vector = inside ? PF : f == BY_RBP ? SS : GP;
+                *page_entry(s->at - PAGE, 1) = 0;
+                invlpg(s->at - PAGE);
+                bool right = faults(&kinds[k], f, s, at, vector, s->at + (uint64_t)(int64_t)at);
+                tally(right, "ends", "%s form %u at the last page%d: #%d error %lx cr2 %lx", kinds[k].name, f, at,
+                      (int)trap.vector, trap.error, trap_cr2);
+                *page_entry(s->at - PAGE, 1) = keep;
+                right = !inside || works(&kinds[k], f, s, at, 77777); /* and comes back */
+                tally(right, "ends", "%s form %u at the last page%d again", kinds[k].name, f, at);
+            }
+}
+
 /* Nothing behind the spot: page faults, or at the lower half's end, #GP. */
 static void ends(void)
 {
@@ -225,9 +246,9 @@ static void ends(void)
                     uint64_t cr2 = at < 0 ? s->at : s->at + (uint64_t)at;
                     bool right = inside ? works(&kinds[k], f, s, at, at + f + 77777)
                                         : faults(&kinds[k], f, s, at,
-                                                 n == LAST && f != 2 ? GP
-                                                 : n == LAST         ? SS
-                                                                     : PF,
+                                                 n == LAST && f != BY_RBP ? GP
+                                                 : n == LAST              ? SS
+                                                                          : PF,
                                                  cr2);
                     tally(right, "ends", "%s form %u at %lx%d: #%d error %lx cr2 %lx", kinds[k].name, f, s->at, at,
                           (int)trap.vector, trap.error, trap_cr2);
@@ -237,6 +258,7 @@ static void ends(void)
             invlpg(s->at);
         }
     }
+    last_page();
     tally_end("ends");
 }
 
