@@ -310,7 +310,7 @@ enum bt_window_action bt_window_take_stretch(struct bt_vcpu *v, const struct bt_
 {
     struct bt_page *p = &v->cache->pages[b->page];
     unsigned offset = (b->offset + r->guest_offset) & PAGE_MASK;
-    if (!v->window[MMU_WINDOW_USER].active || region >> (47 - MMU_REGION_SHIFT)) /* no address of the guest's */
+    if (!v->window[MMU_WINDOW_USER].active || !mmu_canonical(region << MMU_REGION_SHIFT))
         return BT_WINDOW_DETOUR;
     if (mmu_window_take_stretch(&v->cpu.mmu, region << MMU_REGION_SHIFT))
         return BT_WINDOW_RETRY;
