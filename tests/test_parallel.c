@@ -393,6 +393,32 @@ static void slots_move(void)
     close_world(&w);
 }
 
+/* The side is that of most pages of the address space. */
+static void side_of_the_space(void)
+{
+    struct world w;
+    struct mmu_fault fault;
+    gpa_t addr;
+    uint8_t *hva;
+    if (!open_world(&w))
+        return;
+    mmu_parallel_choose(&w.mmu);
+    for (unsigned i = 0; i < 8; i++) {
+        CU_ASSERT_EQUAL(mmu_access(&w.mmu, i * PAGE_SIZE, MMU_READ, &hva, &addr, &fault), MMU_OK);
+        CU_ASSERT_EQUAL(mmu_access(&w.mmu, i * PAGE_SIZE + 5 * STRETCH, MMU_READ | MMU_SUPERVISOR, &hva, &addr, &fault),
+                        MMU_OK);
+        mmu_parallel_choose(&w.mmu);
+        CU_ASSERT_EQUAL(w.w->parallel.side, MMU_SIDE_LOW);
+        CU_ASSERT(passes(&w, 0));
+    }
+    for (unsigned i = 0; i < 9; i++)
+        CU_ASSERT_EQUAL(mmu_access(&w.mmu, STRETCH + i * PAGE_SIZE, MMU_READ, &hva, &addr, &fault), MMU_OK);
+    mmu_parallel_choose(&w.mmu);
+    CU_ASSERT_EQUAL(w.w->parallel.side, MMU_SIDE_HIGH);
+    CU_ASSERT_FALSE(passes(&w, 0));
+    close_world(&w);
+}
+
 /* What a 64-bit guest without address space for tables, and a 32-bit one, have. */
 static void none(void)
 {
@@ -408,4 +434,4 @@ static void none(void)
 TEST_SUITE(parallel, {"one side is in force", sides}, {"neighbours share guards, and all goes back", neighbours},
            {"what is the host's stays the host's", occupied}, {"places and addresses", places},
            {"other tables lead nowhere", tables_overlap}, {"pages are in parallel", pages_are_in_parallel},
-           {"slots move", slots_move}, {"no table", none})
+           {"slots move", slots_move}, {"the side of the address space", side_of_the_space}, {"no table", none})
