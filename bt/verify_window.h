@@ -43,7 +43,7 @@ enum verify_window_step {
     STEP_LEAVES_2 /* and stored */
 };
 
-enum { VERIFY_LOOKS = 16 };
+enum { VERIFY_LOOKS = 2 * BT_BLOCK_MAX_INSNS }; /* as many as a block can have */
 
 struct verify_window {
     const uint64_t *regions; /* NULL: the block is of another mode */
@@ -63,7 +63,7 @@ struct verify_window {
     } fact[3];                /* r10, r11, r12 */
     const uint64_t *parallel; /* the table (shadowmmu/parallel.h), or NULL */
     unsigned looks;
-    struct value parallel_near[VERIFY_LOOKS]; /* the last ones that were looked at */
+    struct value parallel_near[VERIFY_LOOKS]; /* those that were looked at */
     struct values values;
     struct value value[16], slot[4]; /* of names[], and of guest R12-R15 in cpu->gpr */
     bool called;                     /* the instruction before was a call */

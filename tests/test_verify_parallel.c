@@ -170,6 +170,16 @@ static void two_of_them(struct bench *b)
     look(b, RDI);
     by_gs(b, RBX, 16);
 }
+/* As many looks as eight rounds of a loop can have. */
+static void the_first_of_many(struct bench *b)
+{
+    look(b, RBX);
+    for (unsigned i = 0; i < 40; i++) {
+        load(b, rm_at(&bt_of(b->cpu)->cpu.gpr[12]));
+        look(b, RCX);
+    }
+    by_gs(b, RBX, 0);
+}
 static void narrow_index(struct bench *b)
 {
     extend(b, RDX);
@@ -558,6 +568,7 @@ static void check(const struct piece *pieces, unsigned count, bool expected)
 static void verifier_takes(void)
 {
     static const struct piece good_ones[] = {PIECE(plain),
+                                             PIECE(the_first_of_many),
                                              PIECE(moved_a_little),
                                              PIECE(two_of_them),
                                              PIECE(narrow_index),
