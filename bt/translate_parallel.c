@@ -19,7 +19,7 @@
 
 void parallel_begin(struct builder *b)
 {
-    b->parallel.possible = has_regions(b) && !(b->mode & BT_MODE_PLAIN) && bt_mode_window(b->mode) == MMU_WINDOW_USER &&
+    b->parallel.possible = has_regions(b) && !b->v->no_gs && !(b->mode & BT_MODE_PLAIN) && bt_mode_user(b->mode) &&
                            b->v->cpu.mmu.window[MMU_WINDOW_USER].parallel.table;
     parallel_forget(b);
 }

@@ -169,8 +169,9 @@ struct bt_vcpu {
     struct bt_window_watch watch;
     struct bt_window_refault refault;
     struct bt_window_stray stray[BT_STRAYS];
-    uintptr_t gs; /* the thread's GS base: that of a window, or not known yet */
-    bool can_write_gs;
+    uintptr_t gs;      /* the thread's GS base: that of a window, or not known yet */
+    bool can_write_gs; /* by an instruction */
+    bool no_gs;        /* nor by a system call: somebody forbids it */
     /* The page of a device that was read and written last: as a TLB entry, it goes when the tables are flushed. */
     struct {
         uint64_t key; /* guest-virtual page, rights, DEVICE_PAGE_VALID; 0: none */

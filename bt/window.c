@@ -57,6 +57,7 @@ void bt_window_attach(struct bt_vcpu *v)
     bt_window_detach(v);
     v->gs = 0;
     v->can_write_gs = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+    v->no_gs = !v->can_write_gs && syscall(SYS_arch_prctl, ARCH_SET_GS, 0);
     t->has_timer = timer_create(CLOCK_MONOTONIC, &to_this_thread, &t->timer) == 0;
     t->armed = false;
 }
@@ -72,7 +73,7 @@ static bool suits(const struct bt_vcpu *v, enum mmu_window_kind *kind)
     *kind = cpu->cpl == 3 ? MMU_WINDOW_USER : MMU_WINDOW_SUPERVISOR;
     if (cpu_code64(cpu))
         return !v->no_regions && (cpu->cpl == 3 || cpu->cpl == 0);
-    if (cpu_v8086(cpu) || !(cs->attr & SEG_DB) || cs->base || cs->limit != 0xffffffff)
+    if (v->no_gs || cpu_v8086(cpu) || !(cs->attr & SEG_DB) || cs->base || cs->limit != 0xffffffff)
         return false;
     if (cpu->cpl == 3)
         return paging;
@@ -166,7 +167,7 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
     const struct mmu_window *window = &v->cpu.mmu.window[kind];
     if (cpu_code64(&v->cpu)) {
         bt_glue_emit_window(v->cache, kind);
-        if (window->parallel.table)
+        if (window->parallel.table && !v->no_gs)
             set_gs(v, window->parallel.distance[window->parallel.side]);
         return BT_MODE_WINDOW;
     }
