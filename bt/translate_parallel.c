@@ -19,8 +19,8 @@
 
 void parallel_begin(struct builder *b)
 {
-    b->parallel.possible = has_regions(b) && !b->v->no_gs && !(b->mode & BT_MODE_PLAIN) && bt_mode_user(b->mode) &&
-                           b->v->cpu.mmu.window[MMU_WINDOW_USER].parallel.table;
+    b->parallel.possible = has_regions(b) && b->v->can_write_gs && !(b->mode & BT_MODE_PLAIN) &&
+                           bt_mode_user(b->mode) && b->v->cpu.mmu.window[MMU_WINDOW_USER].parallel.table;
     parallel_forget(b);
 }
 

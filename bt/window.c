@@ -167,7 +167,7 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
     const struct mmu_window *window = &v->cpu.mmu.window[kind];
     if (cpu_code64(&v->cpu)) {
         bt_glue_emit_window(v->cache, kind);
-        if (window->parallel.table && !v->no_gs)
+        if (window->parallel.table && v->can_write_gs) /* the system call takes no distance downwards */
             set_gs(v, window->parallel.distance[window->parallel.side]);
         return BT_MODE_WINDOW;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Parallel regions: those of user code whose slots (shadowmmu/window.h) all lie at one distance from the guest's
  * addresses, so that code which knows that an address is in one of them needs no entry of the region table: the host's
- * address is the guest's plus that distance, which is in GS while such code runs.
+ * address is the guest's plus that distance, which is in GS while such code runs (where the host's FSGSBASE lets it).
  *
  * There are two distances, because the host's address space is no larger than the guest's: the *low side* is that of
  * addresses below 2 TiB (programs that are not position-independent, their heaps), the *high side* that of those above.
