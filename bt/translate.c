@@ -285,8 +285,9 @@ static void record(struct builder *b, bool stack_operand)
 void builder_record(struct builder *b)
 {
     /* Of aligned operands and MXCSR values there are other reasons for #GP, which the processor sees first. */
+    bool mxcsr = b->in->mnemonic == ZYDIS_MNEMONIC_LDMXCSR || b->in->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR;
     record(b, b->wide && (b->in->cls == INSN_STACK || b->in->mem.present) && b->in->mem.seg == SEG_SS &&
-                  !b->in->mem.aligned && !b->in->vector);
+                  !b->in->mem.aligned && !mxcsr);
 }
 
 void builder_record_stack(struct builder *b)
