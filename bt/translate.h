@@ -289,6 +289,8 @@ unsigned region_index(struct builder *b, unsigned guest);
  * still to be added. */
 #define REGION_REACH (56ull << 30)
 #define REGION_REACH_BEFORE_INDEX (20ull << 30)
+/* The value of base + index * scale + disp; index GPR_NONE: of one register. Neither is RSP. */
+struct value region_operand_value(struct builder *b, unsigned base, unsigned index, int scale, int64_t disp);
 /* Is a guest register known to be a number that, times scale, is far less than a slot's guards? */
 bool region_is_short(const struct builder *b, unsigned guest, int scale);
 /* Where a guest register of an address is: in one of the allowed scratch registers if it has no other. NO_REG: in
@@ -307,12 +309,13 @@ bool region_comes_again(const struct builder *b);
 /* Behind each instruction; narrow: narrow_is_made. */
 void region_follow(struct builder *b, bool narrow);
 
-/* translate_parallel.c: the same three operands where the current instruction goes by parallel regions. */
+/* translate_parallel.c: the same three operands where the current instruction goes by parallel regions. x: what is
+ * looked at of the register and disp. */
 void parallel_begin(struct builder *b);
 bool parallel_is_used(const struct builder *b);
 void parallel_forget(struct builder *b);
 struct rm parallel_passing(struct builder *b, int32_t disp);
-bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm);
+bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct value x, struct rm *rm);
 bool parallel_indexed(struct builder *b, struct rm *rm);
 
 /* translate_window.c: the same through the window, when the block's mode and the operand allow it. */

@@ -72,21 +72,13 @@ struct rm parallel_passing(struct builder *b, int32_t disp)
     return rm_parallel(R10, NO_REG, 1, disp);
 }
 
-bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm)
+bool parallel_single(struct builder *b, unsigned guest, int32_t disp, struct value x, struct rm *rm)
 {
-    bool far = !bt_region_near(disp);
-    struct value x = value_plus(b->region.value[guest], far ? disp : 0);
-    int64_t at;
-    unsigned host = region_find_host(b, guest, x, REGION_REACH, &at);
-    if (host != NO_REG) {
-        *rm = rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
-        return true;
-    }
     bool near = is_near(b, x, REGION_REACH);
     unsigned base = region_gpr(b, guest, near ? HELD_ANY : HELD_BASE);
     if (base == NO_REG)
         return false;
-    if (!near && far)
+    if (!near && !bt_region_near(disp))
         look_at_sum(b, rm_mem(base, disp), x);
     else if (!near)
         look(b, base, x);
@@ -122,8 +114,7 @@ static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm 
 static bool by_sum(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    struct region_facts *r = &b->region;
-    struct value x = value_plus(value_sum(&r->values, r->value[m->base], r->value[m->index], m->scale), m->disp);
+    struct value x = region_operand_value(b, m->base, m->index, m->scale, m->disp);
     unsigned index = region_gpr(b, m->index, HELD_BASE), base = index;
     if (index != NO_REG && m->base != m->index)
         base = region_gpr(b, m->base, HELD_BASE & ~(1u << index));

@@ -208,8 +208,7 @@ bool region_is_short(const struct builder *b, unsigned guest, int scale)
     return r.known && r.low * scale >= -most && (r.low + (int64_t)r.span) * scale <= most;
 }
 
-/* The value of base + index * scale + disp; index GPR_NONE: of one register. Neither is RSP. */
-static struct value operand_value(struct builder *b, unsigned base, unsigned index, int scale, int64_t disp)
+struct value region_operand_value(struct builder *b, unsigned base, unsigned index, int scale, int64_t disp)
 {
     struct region_facts *r = &b->region;
     return value_plus(
@@ -297,8 +296,6 @@ unsigned region_index(struct builder *b, unsigned guest)
 /* [guest + disp]. Where disp may lead out of the register's region, that of the sum is looked up. */
 bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *rm)
 {
-    if (parallel_is_used(b))
-        return parallel_single(b, guest, disp, rm);
     bool far = !bt_region_near(disp);
     struct value x = value_plus(b->region.value[guest], far ? disp : 0);
     int64_t at;
@@ -307,6 +304,8 @@ bool region_single(struct builder *b, unsigned guest, int32_t disp, struct rm *r
         *rm = rm_based((uint8_t)host, NO_REG, 1, (int32_t)(disp + at) - MMU_REGION_BIAS);
         return true;
     }
+    if (parallel_is_used(b))
+        return parallel_single(b, guest, disp, x, rm);
     unsigned base = region_gpr(b, guest, HELD_BASE);
     if (far && (base == NO_REG || base == R10))
         return false;
@@ -366,7 +365,7 @@ static bool by_base(struct builder *b, unsigned base, unsigned index, struct rm 
 static bool by_sum(struct builder *b, struct rm *rm)
 {
     const struct insn_mem *m = &b->in->mem;
-    struct value x = operand_value(b, m->base, m->index, m->scale, m->disp);
+    struct value x = region_operand_value(b, m->base, m->index, m->scale, m->disp);
     unsigned base = m->base, index = m->index;
     int64_t at = 0;
     unsigned host = region_find_host(b, base, x, REGION_REACH, &at);
@@ -452,7 +451,7 @@ static struct value of_lea(struct builder *b)
 {
     const struct insn_mem *m = &b->in->mem;
     bool plain = b->in->addrsize == 8 && m->base < GPR_COUNT && m->base != GPR_SP && m->index != GPR_SP;
-    return plain ? operand_value(b, m->base, m->index, m->scale, m->disp) : (struct value){0};
+    return plain ? region_operand_value(b, m->base, m->index, m->scale, m->disp) : (struct value){0};
 }
 
 /* What the current instruction makes of the 64-bit register that it writes, from the values before; name 0: unknown.

@@ -171,6 +171,7 @@ struct bt_vcpu {
     struct bt_window_stray stray[BT_STRAYS];
     uintptr_t gs;      /* the thread's GS base: that of a window, or not known yet */
     bool can_write_gs; /* by an instruction */
+    bool wide_user;    /* 64-bit user code has used its window since 32-bit code did */
     bool no_gs;        /* nor by a system call: somebody forbids it */
     /* The page of a device that was read and written last: as a TLB entry, it goes when the tables are flushed. */
     struct {

@@ -22,7 +22,6 @@ static const uint64_t CREDIT[2] = {[MMU_WINDOW_USER] = 24000000, [MMU_WINDOW_SUP
 enum { FAULTS_BETWEEN_CHECKS = 32, SHARE = 2 /* of the time that may go into pages */ };
 enum { TIMER_NS = 1050000, TIMER_MAX_NS = 200000000 };
 enum { REFUSED_MAX = 1024 };
-static const uint64_t LAST_PAGE = (1ull << (47 - PAGE_SHIFT)) - 1; /* of canonical addresses' lower half */
 
 static uint64_t now(void)
 {
@@ -167,12 +166,15 @@ uint32_t bt_window_mode(struct bt_vcpu *v)
     const struct mmu_window *window = &v->cpu.mmu.window[kind];
     if (cpu_code64(&v->cpu)) {
         bt_glue_emit_window(v->cache, kind);
+        v->wide_user |= kind == MMU_WINDOW_USER;
         if (window->parallel.table && v->can_write_gs) /* the system call takes no distance downwards */
             set_gs(v, window->parallel.distance[window->parallel.side]);
         return BT_MODE_WINDOW;
     }
-    if (kind == MMU_WINDOW_USER)
+    if (kind == MMU_WINDOW_USER && v->wide_user) {
         mmu_window_guard_32(&v->cpu.mmu);
+        v->wide_user = false;
+    }
     set_gs(v, (uintptr_t)window->base);
     return BT_MODE_WINDOW;
 }
@@ -277,7 +279,7 @@ enum bt_window_action bt_window_fault(struct bt_vcpu *v, enum mmu_window_kind ki
         w->entered++;
         return BT_WINDOW_RETRY;
     case MMU_WINDOW_FAULT:
-        if (gva >> PAGE_SHIFT == LAST_PAGE) /* if the access ends behind it, it is #GP */
+        if (mmu_ends_lower_half(gva)) /* if the access ends behind it, it is #GP */
             return BT_WINDOW_DETOUR;
         cpu_raise_page_fault(&v->cpu, &fault);
         if (kind == MMU_WINDOW_USER)

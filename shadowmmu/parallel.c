@@ -8,8 +8,6 @@
 
 #include <sys/mman.h>
 
-/* Of canonical addresses, lower half: what begins here may end where #GP is to be raised. */
-static const uint64_t LAST_PAGE = (1ull << 47) - PAGE_SIZE;
 #define STRETCH_BYTES (1ull << MMU_STRETCH_SHIFT)
 enum { REGIONS_PER_STRETCH = 1 << (MMU_STRETCH_SHIFT - MMU_REGION_SHIFT) };
 /* The high side's: the monitor and its libraries are where a guest's programs and libraries are, too, and 16 TiB below
@@ -136,7 +134,8 @@ bool mmu_parallel_address(const struct mmu_window *w, uintptr_t host, uint64_t *
     for (unsigned side = 0; side < 2; side++) {
         *gva = host - p->distance[side];
         uint64_t stretch = *gva >> MMU_STRETCH_SHIFT;
-        if (p->table && *gva < LAST_PAGE && mmu_parallel_side(*gva) == side && (p->reserved >> stretch & 1))
+        if (p->table && stretch < MMU_STRETCHES && !mmu_ends_lower_half(*gva) && mmu_parallel_side(*gva) == side &&
+            (p->reserved >> stretch & 1))
             return true;
     }
     return false;

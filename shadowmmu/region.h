@@ -40,6 +40,13 @@ static inline uint64_t mmu_region_nowhere(uint64_t gva)
     return MMU_REGION_NONE - (gva >> MMU_REGION_SHIFT << MMU_REGION_SHIFT);
 }
 
+/* The last page of the lower half: an access that begins here may end where it is #GP, whether the page is there or
+ * not. */
+static inline bool mmu_ends_lower_half(uint64_t gva)
+{
+    return gva >> 12 == (1ull << 47 >> 12) - 1;
+}
+
 static inline bool mmu_canonical(uint64_t gva)
 {
     return (uint64_t)((int64_t)(gva << 16) >> 16) == gva;

@@ -196,6 +196,12 @@ static unsigned slot_for_new_region(struct mmu_window *w)
     return slot;
 }
 
+/* Bits 32-47. */
+static unsigned region_of(uint64_t gva)
+{
+    return gva >> MMU_REGION_SHIFT & (REGIONS - 1);
+}
+
 static bool has_slot(const struct mmu *mmu, const struct mmu_window *w, uint64_t gva)
 {
     struct place p;
@@ -205,13 +211,13 @@ static bool has_slot(const struct mmu *mmu, const struct mmu_window *w, uint64_t
 static void take_region(const struct mmu *mmu, struct mmu_window *w, uint64_t gva)
 {
     if (!has_slot(mmu, w, gva))
-        slot_give(w, slot_for_new_region(w), gva >> MMU_REGION_SHIFT & (REGIONS - 1));
+        slot_give(w, slot_for_new_region(w), region_of(gva));
 }
 
 /* Does its region need no entry of the region table to be reached? */
 static bool is_parallel(const struct mmu_window *w, uint64_t gva)
 {
-    return mmu_parallel_place(w, gva >> MMU_REGION_SHIFT & (REGIONS - 1));
+    return mmu_parallel_place(w, region_of(gva));
 }
 
 /* ---- entering pages ---- */

@@ -393,6 +393,26 @@ static void slots_move(void)
     close_world(&w);
 }
 
+/* 32-bit code's addresses wrap at 4 GiB: nothing is behind them, as far as they lead. */
+static void guard_of_32_bits(void)
+{
+    struct world w;
+    if (!open_world(&w))
+        return;
+    uint64_t high = free_stretch(&w, 0), far = MMU_WINDOW_ABOVE + 2 * REGION;
+    mmu_parallel_use(w.w, MMU_SIDE_HIGH);
+    CU_ASSERT_FATAL(high && mmu_window_take_stretch(&w.mmu, high));
+    CU_ASSERT_FATAL(fill(&w, 0) && fill(&w, REGION) && fill(&w, 8 * REGION) && fill(&w, far) && fill(&w, high));
+    CU_ASSERT(readable(by_gs(&w, REGION)) && readable(by_gs(&w, 8 * REGION)));
+    mmu_window_guard_32(&w.mmu);
+    CU_ASSERT_FALSE(readable(by_gs(&w, REGION)) || readable(by_gs(&w, 8 * REGION)));
+    CU_ASSERT_PTR_NULL(by_entry(&w, REGION));
+    CU_ASSERT(readable(by_gs(&w, 0)) && readable(by_gs(&w, far)) && readable(by_gs(&w, high)));
+    CU_ASSERT_FATAL(fill(&w, REGION));
+    CU_ASSERT(readable(by_gs(&w, REGION)));
+    close_world(&w);
+}
+
 /* The side is that of most pages of the address space. */
 static void side_of_the_space(void)
 {
@@ -434,4 +454,5 @@ static void none(void)
 TEST_SUITE(parallel, {"one side is in force", sides}, {"neighbours share guards, and all goes back", neighbours},
            {"what is the host's stays the host's", occupied}, {"places and addresses", places},
            {"other tables lead nowhere", tables_overlap}, {"pages are in parallel", pages_are_in_parallel},
-           {"slots move", slots_move}, {"the side of the address space", side_of_the_space}, {"no table", none})
+           {"slots move", slots_move}, {"nothing behind 32-bit code", guard_of_32_bits},
+           {"the side of the address space", side_of_the_space}, {"no table", none})

@@ -1,70 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* The verifier on windows of 64-bit code (bt/verify_window.h): it takes the forms that keep an access to the region
  * that was looked up, and nothing that is nearly one of them. */
-#include "bt/cache.h"
-#include "bt/verify.h"
 #include "shadowmmu/region.h"
 #include "shadowmmu/window.h"
 #include "tests/test.h"
+#include "tests/verify_rig.h"
 
 #include <stdio.h>
 
-struct bench {
-    struct memory mem;
-    struct cpu *cpu;
-    struct assembler a;
-    uint8_t code[8192];
-};
-enum { MODE = INSN_MODE_64 | BT_MODE_STACK32 | MMU_VIEW_USER << BT_MODE_VIEW_SHIFT | BT_MODE_WINDOW };
-
-static const struct cpu_board no_board;
-
-static bool open_bench(struct bench *b)
-{
-    static struct cpu_model model;
-    char err[200];
-    struct engine_options options = {.cache_size = 8 << 20};
-    cpu_model_init(&model, true, false);
-    if (memory_init(&b->mem, 4 << 20, err, sizeof err))
-        return false;
-    b->cpu = engine_bt.vcpu_create(&options, &b->mem, &model, &no_board, 0, err, sizeof err);
-    if (!b->cpu)
-        return false;
-    if (!mmu_window_open(&b->cpu->mmu, MMU_WINDOW_USER) || !b->cpu->mmu.window[MMU_WINDOW_USER].regions)
-        return false;
-    bt_glue_emit_window(bt_of(b->cpu)->cache, MMU_WINDOW_USER);
-    return true;
-}
-
-static void close_bench(struct bench *b)
-{
-    if (b->cpu)
-        engine_bt.vcpu_destroy(b->cpu);
-    memory_destroy(&b->mem);
-}
-
 static uint64_t *table_of(const struct bench *b)
 {
-    return b->cpu->mmu.window[MMU_WINDOW_USER].regions;
-}
-
-static struct assembler *begin(struct bench *b)
-{
-    const struct bt_cache *c = bt_of(b->cpu)->cache;
-    uint8_t *at = c->exec_view + c->glue_size + (64 << 10);
-    b->a = (struct assembler){.p = b->code, .end = b->code + sizeof b->code, .to_exec = at - b->code};
-    return &b->a;
-}
-
-/* The code, and an exit behind it. */
-static bool good(struct bench *b)
-{
-    struct bt_cache *c = bt_of(b->cpu)->cache;
-    size_t where;
-    asm_mov_imm32(&b->a, R11, 0);
-    asm_jmp32(&b->a, bt_glue_of(c, MODE)->exit);
-    return !bt_verify_code(c, MODE, b->code, (size_t)(b->a.p - b->code), (uintptr_t)b->code + (uintptr_t)b->a.to_exec,
-                           &where);
+    return window_of(b)->regions;
 }
 
 static void index_of(struct bench *b, unsigned reg)
@@ -88,10 +34,6 @@ static void add_imm(struct bench *b, unsigned reg, int32_t n)
     asm_group1_imm(&b->a, true, GROUP1_ADD, rm_reg(reg), n);
 }
 
-static const struct bt_glue *glue_of(struct bench *b)
-{
-    return bt_glue_of(bt_of(b->cpu)->cache, MODE);
-}
 static void leave_for_c(struct bench *b)
 {
     bt_emit_stack_pointer(&b->a, RSP, 0);

@@ -187,6 +187,14 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PCD = 16, PTE_A = 32, PTE_D = 64, PT
 #define PTE_ADDRESS 0xffffffffff000ul
 /* The entry of an address at a level (4: PML4 ... 1: page table) of the tables at start_pml4; makes what is missing. */
 uint64_t *page_entry(uint64_t address, unsigned level);
+/* n bytes, little-endian. */
+static inline uint64_t number(const uint8_t *p, unsigned n)
+{
+    uint64_t v = 0;
+    for (unsigned i = 0; i < n; i++)
+        v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
 static inline void invlpg(uint64_t address)
 {
     __asm__ volatile("invlpg (%0)" ::"r"(address) : "memory");

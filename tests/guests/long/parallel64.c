@@ -57,14 +57,6 @@ static void set_up(void)
     }
 }
 
-static uint64_t number(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << 8 * i;
-    return v;
-}
-
 static void fill(void)
 {
     for (unsigned s = 0; s < SPOTS; s++)

@@ -134,14 +134,6 @@ FORMS(read2, BODY_READ2, "0x1")
 
 typedef int caller(void (*fn)(void *), void *arg);
 
-static uint64_t number(const uint8_t *p, unsigned n)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << 8 * i;
-    return v;
-}
-
 static void fill(void)
 {
     for (unsigned i = 0; i < 2 * AROUND * PAGE; i++)
